@@ -1,0 +1,39 @@
+# Two commands need nothing but Python 3.11, make and a C linker: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench lock schemas clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(STAMP)  ## tune a real model on this machine, end to end
+	$(BIN)/resonator demo
+
+test: $(STAMP)  ## the whole suite
+	$(BIN)/pytest
+
+check: $(STAMP)  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## measurements, one script each
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+schemas: $(STAMP)  ## regenerate what deploy/ derives from the code
+	$(BIN)/python -m resonator.jobspec > deploy/job.schema.json
+
+lock:  ## refresh the tested versions (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	    --extra dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
