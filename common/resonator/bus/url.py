@@ -1,0 +1,45 @@
+"""Broker addresses as users write them: `mqtt://host:port`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from resonator.errors import InputInvalid
+
+DEFAULT_PORT = 1883
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt://{host}:{self.port}"
+
+
+def parse_broker_url(url: str) -> BrokerAddress:
+    """Return the address in `url`; raises InputInvalid for what is not `mqtt://host[:port]`."""
+    accepted = "mqtt://host:port, like mqtt://127.0.0.1:1883"
+    parts = urlsplit(url)
+    if parts.scheme == "mqtts":
+        raise InputInvalid(
+            f"broker {url}: TLS is not supported yet, it comes together with certificates; use {accepted}"
+        )
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}")
+    if parts.username is not None or parts.password is not None:
+        raise InputInvalid(f"broker {parts.hostname}: user names in the address are not supported; use {accepted}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise InputInvalid(f"broker {url!r}: nothing may follow the port; write {accepted}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise InputInvalid(f"broker {url!r}: the port is not a number from 1 to 65535; write {accepted}")
+    return BrokerAddress(parts.hostname, port or DEFAULT_PORT)

@@ -1,0 +1,21 @@
+"""Unexpected failures are exceptions; each ends in one sentence that a user can act on."""
+
+
+class ResonatorError(Exception):
+    """Something Resonator cannot go on with; `str()` is one sentence for the user."""
+
+
+class InputInvalid(ResonatorError):
+    """A file, flag or setting from the user is not acceptable; the sentence names it and what would be."""
+
+
+class MessageInvalid(ResonatorError):
+    """Bytes from the bus are no message of ours; the sentence says what is wrong with them."""
+
+
+class BusUnreachable(ResonatorError):
+    """The broker, or the peer behind it, did not answer in time."""
+
+
+class Refused(ResonatorError):
+    """The peer understood the request and said no; the sentence is its reason."""

@@ -1,0 +1,17 @@
+"""The shape and element type of a model's or kernel's argument."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TensorSpec(BaseModel):
+    """One argument: `shape` in elements, `dtype` by numpy's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=256)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=16)]
+    dtype: Annotated[str, Field(max_length=16, pattern=r"^[a-z]+[0-9]*$")]
