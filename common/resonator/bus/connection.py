@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import aiomqtt
+import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from resonator.bus.port import MAX_PACKET_BYTES, Delivery, Will
 from resonator.bus.url import BrokerAddress
 
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 Sink = Callable[[Delivery], None]
 
 ANSWER_TIMEOUT_S = 10.0
@@ -66,9 +72,11 @@ class _Client(aiomqtt.Client):
 
 
 class Connection:
-    """One MQTT 5 connection; `lost` is done once it has ended."""
+    """One MQTT 5 connection; `ended()` returns when it is over."""
 
-    def __init__(self, address: BrokerAddress, client_id: str, keepalive_s: int, will: Will | None, sink: Sink):
+    def __init__(
+        self, address: BrokerAddress, client_id: str, keepalive_s: int, will: Will | None, sink: Sink
+    ):
         self._client = _Client(
             address.host,
             address.port,
@@ -86,7 +94,8 @@ class Connection:
             logger=_silent,
         )
         self._client.pending_calls_threshold = 1 << 16
-        self.lost: asyncio.Task[str] | None = None
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch: asyncio.Task[None] | None = None
 
     def socket(self) -> socket.socket | None:
         """Return the socket to the broker."""
@@ -107,40 +116,65 @@ class Connection:
                 entering.exception()
             self._client.abandon()
             raise
-        self.lost = asyncio.ensure_future(self._end())
+        self._watch = asyncio.ensure_future(self._await_end())
 
-    async def _end(self) -> str:
-        """Wait for the end of the connection and return its reason."""
+    async def _await_end(self) -> None:
         try:
             await self._client.messages.__anext__()
         except aiomqtt.MqttError as error:
-            return _reason(error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError) else error)
-        raise AssertionError("the inlet never yields")
+            self._end(_reason(error.__cause__ or error))
+
+    def _end(self, reason: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(reason)
 
     async def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         """Publish, and with QoS 1 wait for the acknowledgement; raises ConnectionLost."""
-        await self._unless_lost(self._client.publish(topic, payload, qos, retain, timeout=float("inf")))
+        await self._unless_lost(self._client.publish(topic, payload, qos, retain, timeout=math.inf))
 
-    async def subscribe(self, filters: list[str]) -> list[str]:
+    async def subscribe(self, filters: Iterable[str]) -> list[str]:
         """Subscribe with QoS 1; returns the filters that the broker refused; raises ConnectionLost."""
-        codes = await self._unless_lost(self._client.subscribe([(name, 1) for name in filters]))
-        values = [getattr(code, "value", code) for code in codes]
-        return [name for name, value in zip(filters, values, strict=False) if value >= 0x80]
+        wanted = [(name, SubscribeOptions(qos=1)) for name in filters]
+        codes = await self._unless_lost(self._client.subscribe(wanted))
+        values = [code if isinstance(code, int) else code.value for code in codes]
+        return [name for (name, _), value in zip(wanted, values, strict=True) if value >= 0x80]
 
-    async def _unless_lost(self, call):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
+    async def ended(self) -> str:
+        """Wait until the connection has ended, and return the reason."""
+        return await asyncio.shield(self._lost)
+
+    async def _unless_lost(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await `call`, but no longer than the connection lives: aiomqtt would wait for its timeout."""
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait((task, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+        except aiomqtt.MqttError as error:
+            self._end(_reason(error))
+        finally:
+            task.cancel()
+        raise ConnectionLost(self._lost.result())
 
     async def close(self) -> None:
         """Say goodbye, or hang up where that is not possible."""
+        if self._watch is not None:
+            self._watch.cancel()
+        try:
+            await self._client.__aexit__(None, None, None)
+        except aiomqtt.MqttError:
+            _log.info("the broker did not answer the goodbye")
+        finally:
+            self._client.abandon()
 
 
 def _connect_properties() -> Properties:
-    properties = Properties(PacketTypes.CONNECT)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.MaximumPacketSize = MAX_PACKET_BYTES
     return properties
 
 
 def _reason(error: BaseException) -> str:
-    """Put a library's error in a few plain words: `[Errno 111] Connection refused` -> `connection refused`."""
+    """Put a library's error in plain words: `[Errno 111] Connection refused` -> `connection refused`."""
     words = re.sub(r"^\[[^\]]*\]\s*", "", str(error)) or type(error).__name__
     return words[0].lower() + words[1:].rstrip(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Union
+from typing import Protocol
 
 from typing_extensions import Self
 
@@ -48,7 +48,7 @@ class Will:
 WillFactory = Callable[[], Will]
 """Asked once for each connection, so that a will can carry the number of that very session."""
 
-WillSource = Union[Will, WillFactory, None]
+WillSource = Will | WillFactory | None
 ConnectHook = Callable[[], Awaitable[None]]
 
 

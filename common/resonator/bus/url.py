@@ -33,7 +33,9 @@ def parse_broker_url(url: str) -> BrokerAddress:
     if parts.scheme != "mqtt" or not parts.hostname:
         raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}")
     if parts.username is not None or parts.password is not None:
-        raise InputInvalid(f"broker {parts.hostname}: user names in the address are not supported; use {accepted}")
+        raise InputInvalid(
+            f"broker {parts.hostname}: user names in the address are not supported; use {accepted}"
+        )
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InputInvalid(f"broker {url!r}: nothing may follow the port; write {accepted}")
     try:
