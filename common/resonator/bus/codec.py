@@ -1,0 +1,149 @@
+"""Bytes <-> messages: a msgpack envelope `{v, id, type, src, seq, reply_to, corr, epoch, body, sig}`.
+
+No meaning lives in MQTT properties, since bridges strip them. Limits are checked before memory is spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from resonator.errors import MessageInvalid
+from resonator.jobspec import explain
+from resonator.messages import MAX_MESSAGE, TYPES, VERSION, Count, Identifier, Message
+
+MAX_DEPTH = 16
+_LIMITS = {
+    "max_str_len": 64 * 1024,
+    "max_bin_len": MAX_MESSAGE,
+    "max_array_len": 100_000,
+    "max_map_len": 10_000,
+    "max_ext_len": 0,
+}
+
+
+class Envelope(BaseModel):
+    """What surrounds every body: who says it (`src`), its unique `id`, and what it answers (`corr`).
+
+    `seq` counts the messages of one source since its start; `reply_to` is the topic that answers go to;
+    `sig` is kept for the signature over the rest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    v: int
+    id: Identifier
+    type: Annotated[str, StringConstraints(max_length=64)]
+    src: Identifier
+    seq: Count = 0
+    reply_to: Annotated[str, StringConstraints(max_length=512)] | None = None
+    corr: Identifier | None = None
+    epoch: Count = 0
+    body: dict[str, Any] = Field(default_factory=dict)
+    sig: Annotated[bytes, Field(max_length=256)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A message with what its envelope said."""
+
+    message: Message
+    id: str
+    source: str
+    seq: int = 0
+    reply_to: str | None = None
+    corr: str | None = None
+
+
+def encode(
+    message: Message,
+    *,
+    id: str,
+    source: str,
+    seq: int = 0,
+    reply_to: str | None = None,
+    corr: str | None = None,
+) -> bytes:
+    """Write a message; raises `MessageInvalid` when it is beyond the size limit."""
+    envelope = {
+        "v": VERSION,
+        "id": id,
+        "type": message.wire,
+        "src": source,
+        "seq": seq,
+        "reply_to": reply_to,
+        "corr": corr,
+        "epoch": getattr(message, "epoch", 0),
+        "body": message.model_dump(mode="python", exclude_defaults=True, by_alias=True),
+        "sig": None,
+    }
+    data: bytes = msgpack.packb(envelope, default=_plain)
+    if len(data) > MAX_MESSAGE:
+        raise MessageInvalid(f"a {message.wire} of {len(data)} bytes is beyond the limit of {MAX_MESSAGE}")
+    return data
+
+
+def decode(data: bytes) -> Decoded:
+    """Read a message; raises `MessageInvalid` with one sentence for whatever is not one of ours."""
+    envelope = _envelope(data)
+    kind = TYPES.get(envelope.type)
+    if kind is None:
+        raise MessageInvalid(f"unknown message type {envelope.type!r}")
+    try:
+        message = kind.model_validate(envelope.body)
+    except ValidationError as error:
+        raise MessageInvalid(f"{envelope.type}: {explain(error)}") from error
+    if getattr(message, "epoch", 0) != envelope.epoch:
+        raise MessageInvalid(f"{envelope.type}: the envelope's epoch differs from the body's")
+    return Decoded(message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr)
+
+
+def _envelope(data: bytes) -> Envelope:
+    if len(data) > MAX_MESSAGE:
+        raise MessageInvalid(f"a message of {len(data)} bytes is beyond the limit of {MAX_MESSAGE}")
+    try:
+        plain = msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS)
+    except RecursionError as error:
+        raise MessageInvalid("the message is nested too deeply") from error
+    except (ValueError, msgpack.UnpackException) as error:
+        raise MessageInvalid(
+            f"the message is not msgpack within limits: {error or type(error).__name__}"
+        ) from error
+    if not isinstance(plain, dict):
+        raise MessageInvalid(f"a message is a msgpack map, this is {type(plain).__name__}")
+    _check_depth(plain)
+    if plain.get("v") != VERSION:
+        raise MessageInvalid(f"schema version {str(plain.get('v'))[:40]} is not spoken here, only {VERSION}")
+    try:
+        return Envelope.model_validate(plain)
+    except ValidationError as error:
+        raise MessageInvalid(f"envelope: {explain(error)}") from error
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key occurs twice in one map")
+    return result
+
+
+def _check_depth(value: object) -> None:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return
+    raise MessageInvalid(f"the message is nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _plain(value: object) -> object:
+    return getattr(value, "value", None) or list(value)  # type: ignore[call-overload]

@@ -1,0 +1,171 @@
+"""One party on the bus: it speaks in messages, hears each once, and counts what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import structlog
+
+from resonator.bus import codec, topics
+from resonator.bus.port import Bus, Delivery
+from resonator.errors import BusUnreachable, MessageInvalid, Refused
+from resonator.messages import Message, Rejected
+
+log = structlog.get_logger(__name__)
+M = TypeVar("M", bound=Message)
+REMEMBERED = 10_000
+"""How many message ids a party keeps to recognise repetitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came in: what it says, from whom, on which topic."""
+
+    message: Message
+    id: str
+    source: str
+    topic: str
+    address: topics.Address
+    reply_to: str | None
+    corr: str | None
+    retained: bool
+    repeated: bool
+    """Whether this id was heard before: answer again, but do not act twice."""
+
+
+Handler = Callable[[Received], Awaitable[None]]
+
+
+def new_id() -> str:
+    """Make a message id that no other party makes."""
+    return uuid.uuid4().hex
+
+
+class Peer:
+    """Sends and hears messages as `source` on a bus; handlers are called one at a time, in order of arrival."""
+
+    def __init__(self, bus: Bus, source: str) -> None:
+        self.bus = bus
+        self.source = source
+        self.refused: Counter[str] = Counter()
+        self._seq = 0
+        self._handlers: dict[type[Message], Handler] = {}
+        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def on(self, kind: type[Message], handler: Handler) -> None:
+        """Have messages of a kind handled; a repetition is marked `repeated`, not hidden."""
+        self._handlers[kind] = handler
+
+    async def send(
+        self,
+        topic: str,
+        message: Message,
+        *,
+        message_id: str | None = None,
+        corr: str | None = None,
+        reply_to: str | None = None,
+        retain: bool = False,
+        qos: int = 1,
+    ) -> str:
+        """Publish a message and return its id; a retry passes the id of the first attempt."""
+        self._seq += 1
+        sent = message_id or new_id()
+        payload = codec.encode(
+            message, id=sent, source=self.source, seq=self._seq, reply_to=reply_to, corr=corr
+        )
+        await self.bus.publish(topic, payload, qos=qos, retain=retain)
+        return sent
+
+    async def request(
+        self,
+        topic: str,
+        message: Message,
+        answer: type[M],
+        *,
+        reply_to: str,
+        timeout: float,
+        attempts: int = 3,
+    ) -> M:
+        """Ask, and wait for the answer; asked again with the same id after `timeout` seconds each time.
+
+        Raises `Refused` with the peer's reason, and `BusUnreachable` when no answer came.
+        """
+        sent = new_id()
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[sent] = future
+        try:
+            for _ in range(attempts):
+                await self.send(topic, message, message_id=sent, reply_to=reply_to)
+                done, _pending = await asyncio.wait([future], timeout=timeout)
+                if done:
+                    return _expect(future.result(), answer)
+            raise BusUnreachable(
+                f"no answer to {message.wire} after {attempts} attempts of {timeout:g} s each"
+            )
+        finally:
+            del self._waiting[sent]
+
+    async def serve(self) -> None:
+        """Hear messages until cancelled; what is no message of ours is counted, logged and changes nothing."""
+        async for delivery in self.bus.deliveries():
+            try:
+                received = self._read(delivery)
+            except MessageInvalid as error:
+                self.refuse("invalid", delivery.topic, str(error))
+                continue
+            await self._hear(received)
+
+    def refuse(self, why: str, topic: str, detail: str) -> None:
+        """Count and log a message that was not acted upon."""
+        self.refused[why] += 1
+        log.warning("message refused", why=why, topic=topic, detail=detail)
+
+    def _read(self, delivery: Delivery) -> Received:
+        address = topics.parse(delivery.topic)
+        decoded = codec.decode(delivery.payload)
+        return Received(
+            decoded.message,
+            decoded.id,
+            decoded.source,
+            delivery.topic,
+            address,
+            decoded.reply_to,
+            decoded.corr,
+            delivery.retained,
+            self._note(decoded.source, decoded.id),
+        )
+
+    def _note(self, source: str, message_id: str) -> bool:
+        key = (source, message_id)
+        repeated = key in self._heard
+        self._heard[key] = None
+        self._heard.move_to_end(key)
+        if len(self._heard) > REMEMBERED:
+            self._heard.popitem(last=False)
+        return repeated
+
+    async def _hear(self, received: Received) -> None:
+        future = self._waiting.get(received.corr or "")
+        if future is not None:
+            if not future.done():
+                future.set_result(received.message)
+            return
+        handler = self._handlers.get(type(received.message))
+        if handler is None:
+            self.refuse("unexpected", received.topic, f"{received.message.wire} is not for {self.source}")
+            return
+        await handler(received)
+
+
+def _expect(message: Message, answer: type[M]) -> M:
+    if isinstance(message, Rejected):
+        raise Refused(message.failure.detail)
+    if not isinstance(message, answer):
+        raise Refused(f"the answer was a {message.wire}, not a {answer.wire}")
+    return cast("M", message)
