@@ -1,0 +1,185 @@
+"""Between client and hub: jobs in, answers and statuses out."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from resonator.failures import Failure
+from resonator.ids import Name
+from resonator.jobspec import Measure, TuningJob
+from resonator.messages.base import (
+    Count,
+    Epoch,
+    Identifier,
+    Message,
+    Part,
+    Seconds,
+    Text,
+)
+from resonator.messages.blob import BlobRef
+from resonator.messages.box import Conditions, Identity
+
+
+class HubState(Message):
+    """The hub's presence, retained on `hub/{hub}/state`; `policy` and `slots` (compute) for those who look."""
+
+    wire: ClassVar[str] = "hub.state"
+    status: Literal["online", "offline"]
+    session: Count
+    version: Annotated[str, StringConstraints(max_length=64)] = ""
+    policy: Annotated[str, StringConstraints(max_length=64)] = ""
+    slots: Count = 0
+
+
+class JobSubmit(Message):
+    """Submits a job; the model's bytes ride along, or are pulled from the client by digest."""
+
+    wire: ClassVar[str] = "job.submit"
+    job: Name
+    spec: TuningJob
+    model: BlobRef
+
+
+class JobAccepted(Message):
+    """The job is journalled and will not be lost; follow `jobs/{job}/status`."""
+
+    wire: ClassVar[str] = "job.accepted"
+    job: Name
+
+
+class Rejected(Message):
+    """The request was not taken, and why."""
+
+    wire: ClassVar[str] = "rejected"
+    failure: Failure
+
+
+class JobCancel(Message):
+    """Asks to end a job; answered by `job.status`."""
+
+    wire: ClassVar[str] = "job.cancel"
+    job: Name
+
+
+class JobQuery(Message):
+    """Asks for the status of one job, or of all (newest first) when `job` is None; answered by `job.list`."""
+
+    wire: ClassVar[str] = "job.query"
+    job: Name | None = None
+
+
+class DeviceQuery(Message):
+    """Asks for the fleet; answered by `device.list`."""
+
+    wire: ClassVar[str] = "device.query"
+    device: Annotated[str, StringConstraints(max_length=128)] | None = None
+
+
+class BenchRequest(Message):
+    """Asks to have a bundle measured on a device in a window of its own; it becomes a job without trials."""
+
+    wire: ClassVar[str] = "bench.request"
+    job: Name
+    bundle: BlobRef
+    device: Annotated[str, StringConstraints(max_length=128)] | None = None
+    measure: Measure = Measure()
+
+
+class JobState(str, Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not change any more."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}
+
+
+class TaskStatus(Part):
+    """How far one task has come; `best` is its best latency so far."""
+
+    task: Identifier
+    name: Text
+    weight: Count
+    trials: Count = 0
+    failed: Count = 0
+    best: Seconds | None = None
+    state: Literal["searching", "stalled", "exhausted"] = "searching"
+
+
+class Latency(Part):
+    """A whole model's latency: the median of its repeats with their spread, and its relative error."""
+
+    median: Seconds
+    low: Seconds
+    high: Seconds
+    device: Identifier
+    error: Annotated[float, Field(ge=0)] | None = None
+    conditions: Conditions = Conditions()
+
+
+class Activity(Part):
+    """What a device or a compute slot is doing right now."""
+
+    resource: Identifier
+    doing: Text
+
+
+class JobStatus(Message):
+    """All that is known of a job, retained on `jobs/{job}/status` at each change."""
+
+    wire: ClassVar[str] = "job.status"
+    job: Name
+    name: Name
+    state: JobState
+    waiting_for: Text = ""
+    phase: Text = ""
+    target: Text = ""
+    trials: Count = 0
+    budget: Count = 0
+    failed_trials: Count = 0
+    elapsed: Seconds = 0.0
+    estimate: Seconds | None = None
+    tasks: Annotated[tuple[TaskStatus, ...], Field(max_length=4096)] = ()
+    untuned: Latency | None = None
+    tuned: Latency | None = None
+    activities: Annotated[tuple[Activity, ...], Field(max_length=256)] = ()
+    bundle: BlobRef | None = None
+    failure: Failure | None = None
+
+
+class JobList(Message):
+    """Answers `job.query`."""
+
+    wire: ClassVar[str] = "job.list"
+    jobs: Annotated[tuple[JobStatus, ...], Field(max_length=1000)]
+
+
+class DeviceReport(Part):
+    """One device as the hub sees it: presence, health, and what it has done."""
+
+    device: Identifier
+    state: Literal["offline", "unknown", "idle", "reserved", "running"]
+    health: Literal["good", "unknown", "bad", "maintenance"] = "unknown"
+    reason: Text = ""
+    identity: Identity | None = None
+    epoch: Epoch = 0
+    job: Name | None = None
+    doing: Text = ""
+    measured: Count = 0
+    busy_s: Seconds = 0.0
+
+
+class DeviceList(Message):
+    """Answers `device.query`."""
+
+    wire: ClassVar[str] = "device.list"
+    devices: Annotated[tuple[DeviceReport, ...], Field(max_length=10_000)]
