@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Fault(str, Enum):
-    """Whose fault a failure is: only the kernel's train the cost model, only the device's count against it."""
+    """Whose fault a failure is; the kernel's train the cost model, the device's count against a box."""
 
     KERNEL = "kernel"
     DEVICE = "device"

@@ -31,7 +31,7 @@ LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 def seconds(value: object) -> object:
-    """Read `90`, `"90s"`, `"30m"`, `"2h"` or `"1d"` as seconds; anything else is left for pydantic to refuse."""
+    """Read `90`, `"90s"`, `"30m"`, `"2h"` or `"1d"` as seconds; pydantic refuses the rest."""
     if isinstance(value, str) and (match := _DURATION.match(value)):
         return float(match[1]) * _UNITS[match[2]]
     return value
@@ -176,7 +176,7 @@ def _explain_one(item: Any) -> str:
 
 
 def _field_path(loc: Iterable[int | str]) -> Iterable[int | str]:
-    # pydantic adds the name of each validator it went through ("function-before[...]"); users know none of them
+    # pydantic adds each validator it went through ("function-before[...]"); users know none of them
     return (part for part in loc if not (isinstance(part, str) and "[" in part))
 
 

@@ -47,7 +47,7 @@ def new_id() -> str:
 
 
 class Peer:
-    """Sends and hears messages as `source` on a bus; handlers are called one at a time, in order of arrival."""
+    """Sends and hears messages as `source` on a bus; handlers run one at a time, in order of arrival."""
 
     def __init__(self, bus: Bus, source: str) -> None:
         self.bus = bus
@@ -112,7 +112,7 @@ class Peer:
             del self._waiting[sent]
 
     async def serve(self) -> None:
-        """Hear messages until cancelled; what is no message of ours is counted, logged and changes nothing."""
+        """Hear messages until cancelled; what is none of ours is counted, logged and changes nothing."""
         async for delivery in self.bus.deliveries():
             try:
                 received = self._read(delivery)

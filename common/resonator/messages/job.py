@@ -24,7 +24,7 @@ from resonator.messages.box import Conditions, Identity
 
 
 class HubState(Message):
-    """The hub's presence, retained on `hub/{hub}/state`; `policy` and `slots` (compute) for those who look."""
+    """The hub's presence, retained on `hub/{hub}/state`, with its policy and number of compute slots."""
 
     wire: ClassVar[str] = "hub.state"
     status: Literal["online", "offline"]
