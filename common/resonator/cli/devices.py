@@ -1,0 +1,36 @@
+"""`resonator devices` and `device`: the fleet as the hub sees it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from resonator.cli import options
+from resonator.cli.connect import with_client
+from resonator.cli.output import print_json
+from resonator.cli.pictures import device_picture, devices_table
+
+
+def devices(json: options.Json = False, broker: options.Broker = None, site: options.Site = None) -> None:
+    """List the devices."""
+    reports = with_client(broker, site, lambda client: client.devices())
+    if json:
+        print_json(reports)
+    else:
+        Console().print(devices_table(reports))
+
+
+def device(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="NAME or SITE/NAME.")],
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+) -> None:
+    """Show one device."""
+    report = with_client(broker, site, lambda client: client.device(name))
+    if json:
+        print_json(report)
+    else:
+        Console().print(device_picture(report))

@@ -1,0 +1,85 @@
+"""`resonator jobs`, `job`, `watch`, `cancel` and `fetch`: what becomes of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from resonator.cli import options
+from resonator.cli.connect import with_client
+from resonator.cli.exits import ExitCode, outcome, say
+from resonator.cli.live import line
+from resonator.cli.live import watch as watch_job
+from resonator.cli.output import print_json
+from resonator.cli.pictures import job_picture, jobs_table
+from resonator.client import Client
+
+
+def jobs(json: options.Json = False, broker: options.Broker = None, site: options.Site = None) -> None:
+    """List the hub's jobs, newest first."""
+    statuses = with_client(broker, site, lambda client: client.jobs())
+    if json:
+        print_json(statuses)
+    else:
+        Console().print(jobs_table(statuses))
+
+
+def job(
+    job: options.JobArgument,
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+) -> None:
+    """Show one job."""
+    status = with_client(broker, site, lambda client: client.job(job))
+    if json:
+        print_json(status)
+    else:
+        Console().print(job_picture(status))
+
+
+def watch(
+    job: options.JobArgument,
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+) -> None:
+    """Follow a job until it has ended; the exit code says how."""
+
+    async def use(client: Client) -> ExitCode:
+        found = await client.job(job)
+        return outcome((await watch_job(client, found.job, json=json)).state)
+
+    raise typer.Exit(with_client(broker, site, use))
+
+
+def cancel(
+    job: options.JobArgument,
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+) -> None:
+    """End a job; what it measured is kept."""
+    status = with_client(broker, site, lambda client: client.cancel(job))
+    if json:
+        print_json(status)
+    else:
+        print(line(status).lstrip())
+
+
+def fetch(
+    job: options.JobArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Where to write it.")],
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+) -> None:
+    """Write the bundle of a job that succeeded to a file."""
+    status = with_client(broker, site, lambda client: client.fetch(job, output))
+    if json:
+        print_json({"job": status.job, "bundle": str(output)})
+    else:
+        say(f"bundle of {status.job} written to {output}")

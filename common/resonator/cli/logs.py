@@ -1,0 +1,22 @@
+"""Where log lines go: to stderr, so that stdout holds results alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(level: str = "warning") -> None:
+    """Send log lines of `level` and above to stderr, coloured on a terminal."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(int(logging.getLevelName(level.upper()))),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # looked up late: tests replace it
+    )

@@ -1,0 +1,24 @@
+"""Options that many verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker", metavar="URL", help="The broker's address [RESONATOR_BROKER].", show_default=False
+    ),
+]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        "--site", metavar="SITE", help="The site of hub and devices [RESONATOR_SITE].", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, as `fetch` writes it.")]

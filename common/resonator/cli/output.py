@@ -1,0 +1,47 @@
+"""How results are written: JSON for machines, and numbers as people say them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+Printable = BaseModel | Mapping[str, object] | Sequence[BaseModel]
+
+
+def print_json(value: Printable) -> None:
+    """Write one JSON value as one line on stdout; numbers that are not finite become null."""
+    sys.stdout.write(to_json(value, bytes_mode="base64", inf_nan_mode="null").decode() + "\n")
+    sys.stdout.flush()
+
+
+def latency(seconds: float | None) -> str:
+    """Write a latency: `1.234 ms`, `56.7 µs`, or `-` where there is none."""
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1.0:
+            return f"{seconds * factor:.4g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def duration(seconds: float) -> str:
+    """Write how long something took: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes: `1.5 MiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return f"{amount:.4g} TiB"

@@ -1,0 +1,49 @@
+"""Verbs that other packages add to the command, loaded only when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+import typer
+
+from resonator.cli.exits import ExitCode, say
+
+GROUP = "resonator.commands"
+_HELP = {
+    "agent": "Offer this box to a hub: measure kernels when asked.",
+    "demo": "Tune a real model on this machine, end to end.",
+    "hub": "Run a hub: take in jobs and tune them on the fleet.",
+    "replay": "Tell the story of a job, a task or a device from a hub's journal.",
+}
+"""One line for each verb of ours, so that `resonator --help` need not import TVM to ask for it."""
+
+_ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def add_verbs(app: typer.Typer) -> None:
+    """Give `app` a verb for each entry point of the group `resonator.commands`, a function as typer wants it."""
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        app.command(entry.name, help=_HELP.get(entry.name), context_settings=_ALL_ARGUMENTS)(_verb(entry))
+
+
+def _verb(entry: EntryPoint) -> Callable[[typer.Context], None]:
+    def verb(context: typer.Context) -> None:
+        raise typer.Exit(_run(entry, context.args))
+
+    return verb
+
+
+def _run(entry: EntryPoint, arguments: list[str]) -> int:
+    extra = entry.module.partition(".")[0].removeprefix("resonator_")
+    try:
+        function = entry.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"resonator", entry.module.partition(".")[0]}:
+            raise  # a fault of ours, not a missing extra
+        say(f"`resonator {entry.name}`: this needs resonator[{extra}]: pip install 'resonator[{extra}]'")
+        return ExitCode.BAD_INPUT
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(entry.name)(function)
+    code = app(args=arguments, prog_name=f"resonator {entry.name}", standalone_mode=False)
+    return code if isinstance(code, int) else ExitCode.FINE

@@ -1,0 +1,229 @@
+"""Client: submit, follow, cancel, fetch, bench; one connection to a site's broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from typing_extensions import Self
+
+from resonator.bus import topics
+from resonator.bus.mqtt import MqttBus
+from resonator.bus.peer import Peer, Received
+from resonator.bus.port import Bus
+from resonator.client.blobs import Blobs
+from resonator.client.order import name_for, new_job_id, read_bytes
+from resonator.client.presence import HubPresence
+from resonator.errors import BusUnreachable, InputInvalid, Refused
+from resonator.ids import JobId, is_name
+from resonator.jobspec import Measure, TuningJob
+from resonator.messages import (
+    MAX_INLINE,
+    BenchRequest,
+    BlobRef,
+    DeviceList,
+    DeviceQuery,
+    DeviceReport,
+    HubState,
+    JobAccepted,
+    JobCancel,
+    JobList,
+    JobQuery,
+    JobStatus,
+    JobSubmit,
+    Message,
+)
+from resonator.settings import DEFAULT_BROKER, DEFAULT_SITE
+
+M = TypeVar("M", bound=Message)
+_PULL_RATE = 256 * 1024
+"""Bytes a second that a hub must at least manage to pull while it considers a submission."""
+
+
+class Client:
+    """A user's side of the bus; an async context manager, connected once entered.
+
+    Every call raises `BusUnreachable` when broker or hub do not answer, `Refused` with the hub's reason, and
+    `InputInvalid` for what is wrong on this side.
+    """
+
+    def __init__(self, bus: Bus, *, broker: str, site: str, timeout: float = 10.0) -> None:
+        if not is_name(site):
+            raise InputInvalid(f"site {site!r} is not a name: letters, digits, '.', '_' and '-', at most 63")
+        self.broker, self.site, self.timeout = broker, site, timeout
+        self._bus = bus
+        self._name = f"client-{secrets.token_hex(4)}"
+        self._peer = Peer(bus, self._name)
+        self._hubs = HubPresence(site)
+        self._blobs = Blobs(self._peer, site, self._name)
+        self._followers: dict[str, set[asyncio.Queue[JobStatus]]] = {}
+        self._serving: asyncio.Task[None] | None = None
+        self._peer.on(HubState, self._hubs.heard)
+        self._peer.on(JobStatus, self._hear_status)
+
+    @classmethod
+    def connect(
+        cls, broker: str = DEFAULT_BROKER, site: str = DEFAULT_SITE, *, timeout: float = 10.0
+    ) -> Client:
+        """Make a client of the broker at `broker`; `timeout` in seconds bounds each wait for an answer."""
+        return cls(MqttBus(broker, publish_timeout_s=timeout), broker=broker, site=site, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._bus.subscribe(*topics.for_client(self.site, self._name), topics.hubs(self.site))
+        await self._bus.start()
+        self._serving = asyncio.create_task(self._peer.serve(), name=f"{self._name} listens")
+        try:
+            await self._bus.wait_connected(self.timeout)
+        except BusUnreachable:
+            await self._close()
+            raise BusUnreachable(
+                f"no broker answers at {self.broker} (tried for {self.timeout:g} s): start one with "
+                "`resonator hub` or mosquitto, or name another with --broker or RESONATOR_BROKER"
+            ) from None
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+        await self._bus.close()
+
+    # --- jobs ---------------------------------------------------------------------------------------------
+
+    async def submit(self, job: TuningJob, model: Path) -> JobId:
+        """Have the ONNX file `model` tuned as `job` says; returns the job's id once the hub has taken it in."""
+        data = read_bytes(model, "model")
+        job_id = new_job_id(job.metadata.name)
+        with self._offered(data) as blob:
+            request = JobSubmit(job=job_id, spec=job, model=blob)
+            accepted = await self._ask(request, JobAccepted, pulled=0 if blob.data else blob.size)
+        return JobId(accepted.job)
+
+    async def bench(self, bundle: Path, device: str | None = None, measure: Measure | None = None) -> JobId:
+        """Have a bundle measured on a device, in a window of its own; returns the id of that job."""
+        data = read_bytes(bundle, "bundle")
+        job_id = new_job_id(f"bench-{name_for(bundle)}")
+        with self._offered(data) as blob:
+            request = BenchRequest(job=job_id, bundle=blob, device=device, measure=measure or Measure())
+            accepted = await self._ask(request, JobAccepted, pulled=0 if blob.data else blob.size)
+        return JobId(accepted.job)
+
+    async def jobs(self) -> tuple[JobStatus, ...]:
+        """List the hub's jobs, newest first."""
+        return (await self._ask(JobQuery(), JobList)).jobs
+
+    async def job(self, job: str) -> JobStatus:
+        """Return a job's status; `job` is its id or a beginning that fits no other."""
+        statuses = await self.jobs()
+        fitting = [status for status in statuses if status.job == job]
+        fitting = fitting or [status for status in statuses if status.job.startswith(job)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            some = ", ".join(status.job for status in fitting[:5])
+            raise InputInvalid(f"job {job!r} fits {len(fitting)} jobs ({some}); give more of the id")
+        raise InputInvalid(f"the hub knows no job {job!r}; `resonator jobs` lists what it knows")
+
+    async def follow(self, job: str) -> AsyncIterator[JobStatus]:
+        """Yield a job's status now and at each change, until it has ended."""
+        status = await self.job(job)
+        queue: asyncio.Queue[JobStatus] = asyncio.Queue()
+        followers = self._followers.setdefault(status.job, set())
+        followers.add(queue)
+        try:
+            yield status
+            if not status.state.ended:
+                await self._bus.subscribe(topics.job_status(self.site, status.job))
+            while not status.state.ended:
+                status = await queue.get()
+                yield status
+        finally:
+            followers.discard(queue)
+
+    async def wait(self, job: str) -> JobStatus:
+        """Wait until a job has ended; returns its last status."""
+        async for status in self.follow(job):
+            last = status
+        return last
+
+    async def cancel(self, job: str) -> JobStatus:
+        """End a job; returns its status, which has ended or is about to."""
+        status = await self.job(job)
+        if status.state.ended:
+            return status
+        return await self._ask(JobCancel(job=status.job), JobStatus)
+
+    async def fetch(self, job: str, path: Path) -> JobStatus:
+        """Write the bundle of a job that succeeded to `path`, whole and verified; a broken-off pull goes on."""
+        status = await self.job(job)
+        if status.bundle is None:
+            why = f": {status.failure}" if status.failure else ""
+            raise Refused(f"job {status.job} is {status.state.value} and has no bundle{why}")
+        await self._blobs.pull(status.bundle, path)
+        return status
+
+    # --- devices ------------------------------------------------------------------------------------------
+
+    async def devices(self) -> tuple[DeviceReport, ...]:
+        """List the fleet as the hub sees it."""
+        return (await self._ask(DeviceQuery(), DeviceList)).devices
+
+    async def device(self, name: str) -> DeviceReport:
+        """Return one device by NAME or SITE/NAME."""
+        reports = await self.devices()
+        fitting = [report for report in reports if name in (report.device, report.device.partition("/")[2])]
+        if len(fitting) == 1:
+            return fitting[0]
+        known = ", ".join(report.device for report in (fitting or reports)[:20]) or "none yet"
+        if fitting:
+            raise InputInvalid(f"device {name!r} is at several sites ({known}); write SITE/NAME")
+        raise InputInvalid(f"the hub knows no device {name!r}; it knows {known}")
+
+    # --- within -------------------------------------------------------------------------------------------
+
+    async def _ask(self, message: Message, answer: type[M], *, pulled: int = 0) -> M:
+        """Ask the site's hub; `pulled` is how many bytes it will want to pull before it answers."""
+        await self._hubs.wait_online(self.broker, patience=min(self.timeout, 3.0))
+        try:
+            return await self._peer.request(
+                topics.client_up(self.site, self._name),
+                message,
+                answer,
+                reply_to=topics.client_dn(self.site, self._name),
+                timeout=self.timeout,
+                attempts=2 + round(pulled / _PULL_RATE / self.timeout),
+            )
+        except BusUnreachable as error:
+            raise BusUnreachable(f"the hub at site {self.site} does not answer: {error}") from None
+
+    @contextlib.contextmanager
+    def _offered(self, data: bytes) -> Iterator[BlobRef]:
+        """Give a reference to `data`, with the bytes themselves where they fit, or else to be pulled."""
+        packed = zlib.compress(data) if len(data) <= MAX_INLINE else b""
+        digest = sha256(data).hexdigest()
+        if 0 < len(packed) <= MAX_INLINE:
+            yield BlobRef(digest=digest, size=len(data), data=packed)
+            return
+        with self._blobs.offered(digest, data):
+            yield BlobRef(digest=digest, size=len(data))
+
+    async def _hear_status(self, received: Received) -> None:
+        status = received.message
+        assert isinstance(status, JobStatus)
+        for queue in self._followers.get(status.job, ()):
+            queue.put_nowait(status)
