@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from resonator.bus.url import parse_broker_url
 from resonator_hub.broker import EmbeddedBroker
 
@@ -66,7 +67,11 @@ class Mosquitto:
             "max_queued_messages 0\npersistence false\nlog_dest stderr\nlog_type all\n"
         )
         self._process = await asyncio.create_subprocess_exec(
-            self._program, "-c", str(config), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+            self._program,
+            "-c",
+            str(config),
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
         )
         assert self._process.stderr is not None
         while line := await asyncio.wait_for(self._process.stderr.readline(), START_S):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import mqtt5
+
 from resonator.bus.url import parse_broker_url
 
 ANSWER_S = 10.0
@@ -37,7 +39,7 @@ class RawClient:
         self._writer.write(packet if isinstance(packet, bytes) else packet.write())
 
     async def receive(self, kind: type | None = None) -> Any:
-        """Return the next packet, or None at the end of the stream; of another kind than `kind` is an error."""
+        """Return the next packet, None at the end of the stream; another kind than `kind` is an error."""
         packet = await asyncio.wait_for(self._next(), ANSWER_S)
         assert kind is None or isinstance(packet, kind), packet
         return packet
@@ -74,7 +76,5 @@ class RawClient:
     async def hang_up(self) -> None:
         """Close the socket without a goodbye."""
         self._writer.transport.abort()
-        try:
+        with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass

@@ -67,12 +67,12 @@ class Pull:
             if self._asked[offset].attempts == MOST_ATTEMPTS:
                 self._fail(f"bytes from {offset} on did not come after {MOST_ATTEMPTS} requests")
                 return []
-        fresh = []
+        asked = [self._ask(offset, now) for offset in overdue]
         # What arrived early counts too: it bounds the memory a gap can cost.
         while self._next < self.size and len(self._asked) + len(self._early) < self._window:
-            fresh.append(self._next)
-            self._next += self._length(self._next)
-        return [self._ask(offset, now) for offset in overdue + fresh]
+            asked.append(self._ask(self._next, now))
+            self._next += asked[-1].length
+        return asked
 
     def _ask(self, offset: int, now: float) -> BlobRequest:
         attempts = self._asked[offset].attempts if offset in self._asked else 0
