@@ -70,7 +70,7 @@ def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
     try:
         with open(path, "wb") as file:  # given a name, numpy would add a suffix to it
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise InputInvalid(f"--output {path} cannot be written: {error.strerror}") from error
 

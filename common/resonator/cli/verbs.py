@@ -22,7 +22,7 @@ _ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 
 
 def add_verbs(app: typer.Typer) -> None:
-    """Give `app` a verb for each entry point of the group `resonator.commands`, a function as typer wants it."""
+    """Give `app` a verb for each function that the entry points `resonator.commands` name."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name, help=_HELP.get(entry.name), context_settings=_ALL_ARGUMENTS)(_verb(entry))
 

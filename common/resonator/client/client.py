@@ -106,7 +106,7 @@ class Client:
     # --- jobs ---------------------------------------------------------------------------------------------
 
     async def submit(self, job: TuningJob, model: Path) -> JobId:
-        """Have the ONNX file `model` tuned as `job` says; returns the job's id once the hub has taken it in."""
+        """Have the ONNX file `model` tuned as `job` says; returns its id once the hub has taken it in."""
         data = read_bytes(model, "model")
         job_id = new_job_id(job.metadata.name)
         with self._offered(data) as blob:
@@ -169,7 +169,7 @@ class Client:
         return await self._ask(JobCancel(job=status.job), JobStatus)
 
     async def fetch(self, job: str, path: Path) -> JobStatus:
-        """Write the bundle of a job that succeeded to `path`, whole and verified; a broken-off pull goes on."""
+        """Write a job's bundle to `path`, whole and verified; a broken-off pull goes on where it was."""
         status = await self.job(job)
         if status.bundle is None:
             why = f": {status.failure}" if status.failure else ""

@@ -34,7 +34,7 @@ def read_job(path: Path) -> Order:
 
 
 def read_bytes(path: Path, what: str, most: int = MAX_BLOB) -> bytes:
-    """Read a user's file; raises `InputInvalid` naming it when it is not there, empty or beyond `most` bytes."""
+    """Read a user's file; raises `InputInvalid` when it is not there, empty or beyond `most` bytes."""
     try:
         size = path.stat().st_size
         if not path.is_file():
