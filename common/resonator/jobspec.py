@@ -143,7 +143,8 @@ def parse(text: str | bytes) -> TuningJob:
         raise InputInvalid(f"a job description has at most {MAX_SPEC_BYTES} bytes, this one has {len(text)}")
     try:
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        # PyYAML lets errors of its constructors through: `2001-99-99`, `!!bool x`, `!!timestamp x`
         raise InputInvalid(f"the job description is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise InputInvalid("a job description is a mapping that begins with `apiVersion: resonator/v1`")
