@@ -31,7 +31,7 @@ _NAME = re.compile(NAME_PATTERN)
 
 def is_name(text: str) -> bool:
     """Whether `text` can be one level of a topic."""
-    return _NAME.match(text) is not None
+    return _NAME.fullmatch(text) is not None  # `$` alone would let a newline pass
 
 
 def task_id(job: JobId, index: int) -> TaskId:

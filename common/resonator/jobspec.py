@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -23,18 +24,24 @@ from resonator.errors import InputInvalid
 from resonator.ids import Name
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd])\s*$")
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*$")
 MAX_SPEC_BYTES = 64 * 1024
+_SHORT = reprlib.Repr()
+"""Shows a value without walking all of it: aliases make a few bytes of YAML a tree of any size."""
+_SHORT.maxstring = _SHORT.maxother = 80
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 def seconds(value: object) -> object:
-    """Read `90`, `"90s"`, `"30m"`, `"2h"` or `"1d"` as seconds; pydantic refuses the rest."""
-    if isinstance(value, str) and (match := _DURATION.match(value)):
-        return float(match[1]) * _UNITS[match[2]]
-    return value
+    """Read `90`, `"90s"`, `"30m"`, `"2h"` or `"1d"` as seconds; other types are pydantic's to judge."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.match(value)
+    if match is None:
+        raise ValueError("a time is a number of seconds, or one with s, m, h or d behind it, such as 90s")
+    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def _reasonable(dims: tuple[int, ...]) -> tuple[int, ...]:
@@ -182,7 +189,7 @@ def _field_path(loc: Iterable[int | str]) -> Iterable[int | str]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -110,7 +110,7 @@ def _envelope(data: bytes) -> Envelope:
         raise MessageInvalid("the message is nested too deeply") from error
     except (ValueError, msgpack.UnpackException) as error:
         raise MessageInvalid(
-            f"the message is not msgpack within limits: {error or type(error).__name__}"
+            f"the message is not msgpack within limits: {str(error) or type(error).__name__}"
         ) from error
     if not isinstance(plain, dict):
         raise MessageInvalid(f"a message is a msgpack map, this is {type(plain).__name__}")

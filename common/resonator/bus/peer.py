@@ -165,7 +165,7 @@ class Peer:
 
 def _expect(message: Message, answer: type[M]) -> M:
     if isinstance(message, Rejected):
-        raise Refused(message.failure.detail)
+        raise Refused(message.failure.detail or message.failure.kind.value)
     if not isinstance(message, answer):
         raise Refused(f"the answer was a {message.wire}, not a {answer.wire}")
     return cast("M", message)
