@@ -15,9 +15,9 @@ from pathlib import Path
 from resonator.messages import Conditions
 
 MIN_SPAN_S = 0.3
-"""The kernel counts processor time in ticks of 10 ms: a shorter span would say more about them than about the load."""
-MAX_SPAN_S = 5.0
-"""A longer span would dilute what happened during the kernel with what happened before it."""
+"""Processor time is counted in ticks of 10 ms: a shorter span would tell of the ticks, not of the load."""
+MAX_LEAD_S = 2.0
+"""How far a span may begin before what it is to judge; more would dilute the load during it."""
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _MHZ = re.compile(r"^processor\s*:\s*(\d+)$|^cpu MHz\s*:\s*([0-9.]+)$", re.MULTILINE)
@@ -25,7 +25,7 @@ _MHZ = re.compile(r"^processor\s*:\s*(\d+)$|^cpu MHz\s*:\s*([0-9.]+)$", re.MULTI
 
 @dataclass(frozen=True)
 class LoadSample:
-    """Processor seconds up to the moment `at`: of everyone on the cores used, and of the agent's own processes."""
+    """Processor seconds up to the moment `at`: everyone's on the cores used, and the agent's processes'."""
 
     at: float
     busy: float
@@ -50,25 +50,26 @@ class ConditionsProbe:
         self._clock = clock
         self._own_pids = own_pids
         self._root = root
-        self._samples: deque[LoadSample] = deque()
+        self._samples: deque[LoadSample] = deque(maxlen=256)
 
-    def read(self) -> Conditions:
-        """Return the conditions right now; the foreign load is that of the last span since an earlier sample."""
+    def read(self, since: float | None = None) -> Conditions:
+        """Return the conditions right now; the foreign load is that since `since`, or of the last moments."""
         return Conditions(
-            frequency_hz=self.frequency_hz(), temperature_c=self.temperature_c(), foreign_load=self.load()
+            frequency_hz=self.frequency_hz(),
+            temperature_c=self.temperature_c(),
+            foreign_load=self.load(since),
         )
 
-    def load(self) -> float | None:
-        """Sample the load; return the foreign share (0..1) since the latest sample that is old enough.
+    def load(self, since: float | None = None) -> float | None:
+        """Sample the load; return the foreign share (0..1) over a span that covers everything since `since`.
 
-        None where no earlier sample is between MIN_SPAN_S and MAX_SPAN_S old.
+        None where no earlier sample makes a span of at least MIN_SPAN_S that begins soon enough before it.
         """
         now = self._sample()
         if now is None:
             return None
-        while self._samples and self._samples[0].at < now.at - MAX_SPAN_S:
-            self._samples.popleft()
-        earlier = [sample for sample in self._samples if sample.at <= now.at - MIN_SPAN_S]
+        latest = min(now.at - MIN_SPAN_S, now.at if since is None else since)
+        earlier = [sample for sample in self._samples if latest - MAX_LEAD_S <= sample.at <= latest]
         self._samples.append(now)
         return foreign_load(earlier[-1], now, len(self._cores)) if earlier else None
 

@@ -92,9 +92,12 @@ def identify(
     board = _text(root / "proc/device-tree/model").strip("\0\n ")
     tag = next((tag for words, tag in _BOARDS.items() if words in board), None)
     target = json.dumps(cpu_target(cpu, machine, facts, len(cores)), sort_keys=True)
-    offers = [Offer(kind="cpu", target=target, tag=None if facts.cuda else tag)]
+    # A Jetson's tag stands for its GPU, which TVM may not be able to use.
+    tag_kind = "cuda" if tag and tag.startswith("nvidia/") else "cpu"
+    offers = [Offer(kind="cpu", target=target, tag=tag if tag_kind == "cpu" else None)]
     if facts.cuda and gpus:
-        offers.append(Offer(kind="cuda", target=json.dumps(cuda_target(gpus[0]), sort_keys=True), tag=tag))
+        target = json.dumps(cuda_target(gpus[0]), sort_keys=True)
+        offers.append(Offer(kind="cuda", target=target, tag=tag if tag_kind == "cuda" else None))
     return Identity(
         architecture=machine,
         cpu_model=cpu.model,
@@ -125,13 +128,19 @@ def read_cpu(cpuinfo: str, machine: str) -> Cpu:
     return Cpu(model, tuple(sorted(extensions)[:512]), max(cores, 1), part)
 
 
+def this_cpu(root: Path = Path("/")) -> Cpu:
+    """Return the processor of the box below `root`."""
+    return read_cpu(_text(root / "proc/cpuinfo"), platform.machine())
+
+
 def cpu_target(cpu: Cpu, machine: str, facts: TvmFacts, cores: int) -> dict[str, Any]:
     """Return the TVM target of `cores` cores of this processor as a dictionary."""
     target: dict[str, Any] = {"kind": "llvm", "num-cores": cores}
     if machine == "aarch64":
         target["mtriple"] = "aarch64-linux-gnu"
         target["mcpu"] = _known(facts.mcpu) or _ARM_PARTS.get(cpu.part, "generic")
-        target["mattr"] = ["+neon"] + ["+v8.2a", "+dotprod"] * ("asimddp" in cpu.extensions)
+        dotprod = target["mcpu"] == "generic" and "asimddp" in cpu.extensions
+        target["mattr"] = ["+neon", "+v8.2a", "+dotprod"] if dotprod else ["+neon"]
         return target
     if machine != "x86_64":
         target["mcpu"] = _known(facts.mcpu) or "generic"
@@ -147,7 +156,7 @@ def cpu_target(cpu: Cpu, machine: str, facts: TvmFacts, cores: int) -> dict[str,
 
 
 def cuda_target(gpu: Gpu) -> dict[str, Any]:
-    """Return the TVM target of a GPU as a dictionary, with the limits every CUDA architecture since sm_50 has."""
+    """Return the TVM target of a GPU, with the limits of every CUDA architecture since sm_50."""
     return {
         "kind": "cuda",
         "arch": gpu.arch,

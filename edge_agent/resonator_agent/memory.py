@@ -1,4 +1,4 @@
-"""What an agent must remember between its lives: its sessions, its highest epoch, the window that was open."""
+"""What an agent must remember between its lives: sessions, highest epoch, the window that was open."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Kept:
 
 
 class Outbox:
-    """An ordered, bounded, durable queue in one SQLite file; a `kill -9` or a power cut loses nothing in it."""
+    """An ordered, bounded queue in one SQLite file; no `kill -9` or power cut loses what is in it."""
 
     def __init__(self, path: Path, *, most: int = MOST):
         self._most = most
@@ -30,8 +30,8 @@ class Outbox:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS outbox (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,"
-            " channel TEXT NOT NULL, subject TEXT NOT NULL, payload BLOB NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS outbox (place INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " id TEXT UNIQUE NOT NULL, channel TEXT NOT NULL, subject TEXT NOT NULL, payload BLOB NOT NULL)"
         )
 
     def add(self, kept: Kept) -> int:

@@ -1,6 +1,6 @@
-"""Asks the full TVM what it knows of this box, in a short-lived process: `python -m resonator_agent.tvm_probe`.
+"""Asks the full TVM what it knows of this box, in a short-lived process (`python -m`).
 
-The agent itself never imports TVM: with the compiler it would take 150 MB that an edge box has better uses for.
+The agent itself never imports TVM: the compiler takes memory that an edge box has better uses for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def facts() -> dict[str, Any]:
-    """Return LLVM's name of this CPU with the features it implies, whether CUDA runs, and the tags TVM knows."""
+    """Return LLVM's name of this CPU with the features that implies, and whether CUDA runs."""
     import tvm
     from tvm.target import codegen
 
