@@ -7,7 +7,7 @@ import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import structlog
 
@@ -168,4 +168,4 @@ def _expect(message: Message, answer: type[M]) -> M:
         raise Refused(message.failure.detail or message.failure.kind.value)
     if not isinstance(message, answer):
         raise Refused(f"the answer was a {message.wire}, not a {answer.wire}")
-    return cast("M", message)
+    return message
