@@ -91,6 +91,8 @@ class Profiler:
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.wait({self._warming})
+            if not self._warming.cancelled() and not self._warming.exception():
+                self._process = self._warming.result()
         if self._process is not None:
             await self._process.end()
             self._process = None

@@ -22,7 +22,7 @@ class Protocol:
     timeout_s: float
 
     def cost_s(self, run_s: float) -> float:
-        """Estimate what this takes for a kernel of `run_s`: with a warm-up run, and TVM's search for `number`."""
+        """Estimate what this takes for a kernel of `run_s`, TVM's search for `number` included."""
         once = max(self.number * run_s, self.min_repeat_ms / 1000.0)
         return run_s + (self.repeat + 1) * once + self.repeat * self.cooldown_ms / 1000.0
 
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def fit(protocol: Protocol, run_s: float, left_s: float) -> Protocol | None:
-    """Reduce a protocol until it fits into `left_s` seconds: shorter repeats, then fewer; None: nothing fits."""
+    """Reduce a protocol to fit into `left_s` seconds: shorter repeats, then fewer; None: nothing fits."""
     while protocol.cost_s(run_s) > left_s:
         if protocol.number > 1 or protocol.min_repeat_ms > 0:
             protocol = replace(

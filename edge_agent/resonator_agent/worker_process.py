@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -91,6 +92,8 @@ class WorkerProcess:
             self._socket.close()
         else:
             self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
         with self._said:
             said = self.last_words()
         return _autopsy(self._popen.returncode, usage.ru_maxrss * 1024, self._limits.memory, said)

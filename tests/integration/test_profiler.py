@@ -1,0 +1,169 @@
+"""The profiler with its real process and real kernels, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from fakes.kernels import build_add_one, build_c, push
+from resonator.failures import FailureKind
+from resonator.jobspec import Measure
+from resonator.messages import KernelPush
+from resonator_agent.events import Outcome
+from resonator_agent.profiler import Profiler, Run
+from resonator_agent.worker_process import Limits
+
+QUICK = Measure(number=2, repeat=3, min_repeat_ms=5, timeout_s=10.0)
+HURRIED = Measure(number=1, repeat=1, min_repeat_ms=0, timeout_s=0.5)
+MEMORY = 512 * 2**20
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("kernels")
+    built: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in built:
+            data = build_add_one(folder) if name == "add" else build_c(name, folder)
+            built[name] = folder / f"{name}.blob"
+            built[name].write_bytes(data)
+        return built[name]
+
+    return get
+
+
+@pytest.fixture
+async def profiler(tmp_path: Path) -> AsyncIterator[Profiler]:
+    made = Profiler(Limits(cores=(0,), memory=MEMORY, max_foreign_load=1.0), tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+def prepared(path: Path, measure: Measure = QUICK, **changes: object) -> Run:
+    order: KernelPush = push(path.stem, path.read_bytes()).model_copy(update=changes)
+    return Run(order, measure, path)
+
+
+async def measured(profiler: Profiler, run: Run) -> Outcome:
+    outcome = await profiler.run(run)
+    assert outcome is not None
+    return outcome
+
+
+async def test_a_kernel_is_timed_by_the_full_protocol(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    outcome = await measured(profiler, prepared(library("add")))
+
+    assert outcome.failure is None
+    assert len(outcome.latencies) == 3
+    assert all(0 < latency < 1e-3 for latency in outcome.latencies)
+    assert not outcome.raced
+    assert outcome.device_time > 0.015
+
+
+async def test_a_slow_kernel_gets_one_short_look_only(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    outcome = await measured(profiler, prepared(library("slow"), race_s=0.02))
+
+    assert outcome.raced
+    assert len(outcome.latencies) == 1
+    assert 0.03 <= outcome.latencies[0] < 0.3
+
+
+async def test_a_kernel_within_the_race_limit_is_timed_in_full(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    outcome = await measured(profiler, prepared(library("slow"), race_s=1.0))
+
+    assert not outcome.raced
+    assert len(outcome.latencies) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "word"),
+    [
+        ("crash", FailureKind.KERNEL_CRASH, "SIGSEGV"),
+        ("exit", FailureKind.KERNEL_CRASH, "exited with 7"),
+        ("endless", FailureKind.KERNEL_TIMEOUT, "0.5 s"),
+        ("hog", FailureKind.KERNEL_MEMORY, "512 MiB"),
+    ],
+)
+async def test_a_bad_kernel_costs_itself_only(
+    profiler: Profiler, library: Callable[[str], Path], name: str, kind: FailureKind, word: str
+) -> None:
+    measure = HURRIED if name == "endless" else QUICK
+    bad = await measured(profiler, prepared(library(name), measure))
+    good = await measured(profiler, prepared(library("add")))
+
+    assert bad.failure is not None
+    assert bad.failure.kind is kind
+    assert word in bad.failure.detail
+    assert bad.latencies == ()
+    assert good.failure is None
+
+
+async def test_a_kernel_that_does_not_load_is_a_build_error(profiler: Profiler, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"no shared library")
+
+    outcome = await measured(profiler, prepared(tmp_path / "text"))
+
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.BUILD_ERROR
+
+
+async def test_arguments_beyond_the_memory_limit_are_a_memory_failure(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    path = library("add")
+    huge = push("huge", path.read_bytes()).arguments[0].model_copy(update={"shape": (2**31,)})
+
+    outcome = await measured(profiler, prepared(path, arguments=(huge, huge)))
+
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.KERNEL_MEMORY
+
+
+async def test_a_stopped_kernel_has_no_outcome(profiler: Profiler, library: Callable[[str], Path]) -> None:
+    running = asyncio.ensure_future(profiler.run(prepared(library("endless"))))
+    await asyncio.sleep(0)
+    profiler.stop()
+
+    assert await asyncio.wait_for(running, 5) is None
+    assert (await measured(profiler, prepared(library("add")))).failure is None
+
+
+async def test_a_disturbed_measurement_is_dirty(tmp_path: Path, library: Callable[[str], Path]) -> None:
+    limits = Limits(cores=(0,), memory=MEMORY, max_foreign_load=0.25)
+    profiler = Profiler(limits, tmp_path)
+    await profiler.start()
+    intruder = Profiler(limits, tmp_path)
+    await intruder.start()
+    intruding = asyncio.ensure_future(intruder.run(prepared(library("endless"))))
+
+    long_enough = Measure(number=1, repeat=5, min_repeat_ms=300, timeout_s=10.0)
+    outcome = await measured(profiler, prepared(library("add"), long_enough))
+    intruder.stop()
+    await intruding
+    await intruder.close()
+    await profiler.close()
+
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.DEVICE_DIRTY
+    assert outcome.conditions.foreign_load is not None
+    assert outcome.conditions.foreign_load > 0.25
+
+
+async def test_the_process_is_pinned_and_light(profiler: Profiler) -> None:
+    _, pid = profiler.pids()
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+
+    assert fields["Cpus_allowed_list"] == "0"
+    assert int(fields["VmRSS"].removesuffix(" kB")) < 110 * 1024
