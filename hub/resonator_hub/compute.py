@@ -1,0 +1,46 @@
+"""Where select, build, update and compile run: any executor, by default a pool of warm processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from resonator_hub.pool import ComputeFailed, WarmPool
+
+T = TypeVar("T")
+
+__all__ = ["Compute", "ComputeFailed", "WarmPool"]
+
+
+class Compute:
+    """Runs stages, plain functions of plain data, on an executor with `slots` places at a time."""
+
+    def __init__(self, executor: Executor, slots: int) -> None:
+        self.slots = slots
+        self._executor = executor
+        self._places = asyncio.Semaphore(slots)
+
+    async def start(self) -> None:
+        """Return when the executor is ready to take calls. Raises `ComputeFailed`."""
+        if isinstance(self._executor, WarmPool):
+            await asyncio.to_thread(self._executor.wait_until_warm)
+
+    async def run(self, function: Callable[..., T], *args: Any, timeout_s: float) -> T:
+        """Return `function(*args)`, run elsewhere; the time starts with its turn on a place.
+
+        What the function raises is raised here. Raises `ComputeFailed` when it took longer than
+        `timeout_s`, crashed or ran out of memory; cancelling this call ends its worker too.
+        """
+        async with self._places:
+            call = self._executor.submit(function, *args)
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(call), timeout_s)
+            except asyncio.TimeoutError:
+                name = getattr(function, "__name__", str(function))
+                raise ComputeFailed(f"{name} did not finish within {timeout_s:g} s.") from None
+
+    async def close(self) -> None:
+        """Give up the calls that run and end the workers."""
+        await asyncio.to_thread(self._executor.shutdown, True, cancel_futures=True)

@@ -1,0 +1,88 @@
+"""TVM's objects as plain bytes: workloads, traces and targets between the stages.
+
+Every function here imports TVM when it is called, so that the hub's own process never loads it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tvm.ir import IRModule
+    from tvm.s_tir import Schedule
+    from tvm.target import Target
+
+MAX_JSON_BYTES = 64 * 2**20
+
+
+def parse_target(target: str) -> Target:
+    """Return the TVM target that `target`, the JSON of TVM's target dictionary or a tag, describes."""
+    from tvm.target import Target
+
+    return Target(json.loads(target) if target.lstrip().startswith("{") else target)
+
+
+def pack_module(module: IRModule) -> bytes:
+    """Return a module as bytes that are equal for modules which differ in the names of variables only.
+
+    The importer numbers variables through a whole model, so equal operators of two models, or of two
+    places in one, would otherwise never be known as one workload.
+    """
+    import tvm
+
+    graph = json.loads(tvm.ir.save_json(module))
+    nodes = graph["nodes"]
+    variables = [node for node in nodes if node["type"] == "ir.Var"]
+    for number, node in enumerate(variables):
+        node["data"]["name"] = len(nodes)
+        nodes.append({"type": "ffi.String", "data": f"v{number}"})
+    # Read and written once more, so that the old names leave no trace in the numbering of the nodes.
+    return _deflate(tvm.ir.save_json(tvm.ir.load_json(json.dumps(graph))))
+
+
+def unpack_module(data: bytes) -> IRModule:
+    """Return the module that `pack_module` packed."""
+    import tvm
+
+    return tvm.ir.load_json(_inflate(data))
+
+
+def pack_trace(schedule: Schedule) -> bytes:
+    """Return the trace of a schedule as bytes: the decisions alone, without the workload."""
+    import tvm
+
+    return _deflate(tvm.ir.save_json(schedule.trace.as_json()))
+
+
+def apply_trace(trace: bytes, workload: IRModule) -> Schedule:
+    """Return a schedule of `workload` with the trace applied; an empty trace applies nothing."""
+    import tvm
+    from tvm.s_tir import Schedule
+    from tvm.s_tir.schedule import Trace
+
+    schedule = Schedule(workload)
+    if trace:
+        Trace.apply_json_to_schedule(tvm.ir.load_json(_inflate(trace)), schedule)
+    return schedule
+
+
+def structural_hash(module: IRModule) -> str:
+    """Return TVM's structural hash of a module, 16 hex digits: blind to names, the same in every process."""
+    from tvm_ffi import structural_hash
+
+    value: Any = structural_hash(module)
+    return f"{int(value) & (2**64 - 1):016x}"
+
+
+def _deflate(text: str) -> bytes:
+    return zlib.compress(text.encode(), 6)
+
+
+def _inflate(data: bytes) -> str:
+    decoder = zlib.decompressobj()
+    text = decoder.decompress(data, MAX_JSON_BYTES)
+    if decoder.unconsumed_tail:
+        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
+    return text.decode()
