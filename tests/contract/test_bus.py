@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from fakes.brokers import Mosquitto, Relay, free_port
 from fakes.raw_mqtt import RawClient
 from resonator.bus.backoff import Backoff
+from resonator.bus.connection import ANSWER_TIMEOUT_S
 from resonator.bus.mqtt import MqttBus
 from resonator.bus.port import MAX_PACKET_BYTES, Bus, BusDisconnected, Delivery, PayloadTooLarge, Will
 from resonator_hub.broker import EmbeddedBroker
@@ -293,6 +294,21 @@ async def test_closing_while_connecting_leaves_nothing_behind(broker: EmbeddedBr
         await asyncio.sleep(0)
         await bus.close()
         assert not bus.connected
+
+
+async def test_closing_does_not_wait_for_a_broker_that_accepts_and_says_nothing() -> None:
+    dialled: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    silent = await asyncio.start_server(lambda _, writer: dialled.put_nowait(writer), "127.0.0.1", 0)
+    bus = MqttBus(f"mqtt://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+    await bus.start()
+    far_end = await asyncio.wait_for(dialled.get(), WAIT_S)
+
+    await asyncio.wait_for(bus.close(), ANSWER_TIMEOUT_S / 2)
+
+    assert not bus.connected
+    far_end.close()
+    await far_end.wait_closed()
+    silent.close()
 
 
 # --- the wire -------------------------------------------------------------------------------------------

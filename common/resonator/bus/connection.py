@@ -56,6 +56,17 @@ class _Inlet(asyncio.Queue[aiomqtt.Message]):
 class _Client(aiomqtt.Client):
     """aiomqtt's client, with a way to free its socket when a goodbye is not possible."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.dialled = asyncio.Event()
+
+    def _client_connect(self) -> None:
+        """Connect, in a thread, and tell the event loop when the thread is through."""
+        try:
+            super()._client_connect()
+        finally:
+            self._loop.call_soon_threadsafe(self.dialled.set)
+
     def socket(self) -> socket.socket | None:
         """Return the connected socket."""
         return cast("socket.socket | None", self._client.socket())
@@ -103,7 +114,6 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and wait for the broker's answer; raises ConnectionLost."""
-        # connect() runs in a thread that cannot be stopped: see it through, then clean up after it.
         entering = asyncio.ensure_future(self._client.__aenter__())
         try:
             await asyncio.shield(entering)
@@ -111,12 +121,19 @@ class Connection:
             self._client.abandon()
             raise ConnectionLost(_reason(error)) from None
         except asyncio.CancelledError:
-            await asyncio.wait({entering})
-            if not entering.cancelled():
-                entering.exception()
-            self._client.abandon()
+            await self._give_up(entering)
             raise
         self._watch = asyncio.ensure_future(self._await_end())
+
+    async def _give_up(self, entering: asyncio.Future[Any]) -> None:
+        """Clean up after an attempt to connect that is not wanted any more."""
+        # Its thread cannot be stopped and leaves watchers of its socket in the loop: see it through first.
+        await self._client.dialled.wait()
+        entering.cancel()
+        await asyncio.wait({entering})
+        if not entering.cancelled():
+            entering.exception()  # seen, and of no interest
+        self._client.abandon()
 
     async def _await_end(self) -> None:
         try:

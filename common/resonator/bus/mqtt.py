@@ -32,7 +32,7 @@ class MqttBus:
     """A client of the broker at `url`; see `resonator.bus.port.Bus` for what it promises.
 
     `publish_timeout_s` bounds how long `publish()` waits for a connection and an acknowledgement together,
-    `keepalive_s` how long a dead peer goes unnoticed (1.5 times that). The client id stays the same over
+    `keepalive_s` how long a dead peer goes unnoticed (up to twice that). The client id stays the same over
     reconnects, so that a new connection takes the place of a half-dead one, whose will is published then.
     Raises InputInvalid for a URL that names no broker.
     """

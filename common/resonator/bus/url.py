@@ -25,7 +25,10 @@ class BrokerAddress:
 def parse_broker_url(url: str) -> BrokerAddress:
     """Return the address in `url`; raises InputInvalid for what is not `mqtt://host[:port]`."""
     accepted = "mqtt://host:port, like mqtt://127.0.0.1:1883"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}") from None
     if parts.scheme == "mqtts":
         raise InputInvalid(
             f"broker {url}: TLS is not supported yet, it comes together with certificates; use {accepted}"
@@ -33,9 +36,7 @@ def parse_broker_url(url: str) -> BrokerAddress:
     if parts.scheme != "mqtt" or not parts.hostname:
         raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}")
     if parts.username is not None or parts.password is not None:
-        raise InputInvalid(
-            f"broker {parts.hostname}: user names in the address are not supported; use {accepted}"
-        )
+        raise InputInvalid(f"broker {parts.hostname}: user names are not supported; write {accepted}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InputInvalid(f"broker {url!r}: nothing may follow the port; write {accepted}")
     try:

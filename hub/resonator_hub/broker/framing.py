@@ -7,6 +7,8 @@ from typing import SupportsInt
 
 import mqtt5
 
+from resonator_hub.broker.text import check_text
+
 CONNECT = 1
 _MOST_LENGTH_BYTES = 4
 
@@ -70,18 +72,14 @@ class Framer:
 
 def _decode(frame: memoryview) -> mqtt5.Packet:
     """Decode one whole packet; raises ProtocolViolation."""
+    reason: SupportsInt = mqtt5.DisconnectReasonCode.MALFORMED_PACKET
     try:
+        check_text(frame)
         packet, _ = mqtt5.read(frame)
+    except UnicodeDecodeError:
+        raise ProtocolViolation(reason, "text that is not UTF-8", frame[0] >> 4) from None
     except (ValueError, IndexError) as error:
-        reason: SupportsInt = mqtt5.DisconnectReasonCode.MALFORMED_PACKET
         if "protocol version" in str(error):
             reason = mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION
         raise ProtocolViolation(reason, str(error), frame[0] >> 4) from None
-    except BaseException as error:
-        # The codec panics on text that is not UTF-8, and a Rust panic is no Exception.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ProtocolViolation(
-            mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "text that is not UTF-8", frame[0] >> 4
-        ) from None
     return packet
