@@ -26,8 +26,9 @@ async def exchange(faults: Faults) -> list[tuple[str, int]]:
         await receiver.wait_connected(10)
         await receiver.subscribe("#")
         broker.faults = faults
-        for number in range(COUNT):
-            await asyncio.gather(*(sender.publish(topic, b"%d" % number) for topic in TOPICS))
+        await asyncio.gather(
+            *(sender.publish(topic, b"%d" % number) for number in range(COUNT) for topic in TOPICS)
+        )
         broker.faults = None
         await sender.publish("end", b"")
         arrived = []

@@ -133,6 +133,7 @@ async def test_a_bad_connect_is_told_why(
         (b"\xc0\x01\x00", Reason.MALFORMED_PACKET),
         (b"\x30\xff\xff\xff\x7f", Reason.PACKET_TOO_LARGE),
         (CONNECT, Reason.PROTOCOL_ERROR),
+        (CONNECT_V4, Reason.PROTOCOL_ERROR),
         (mqtt5.ConnAckPacket().write(), Reason.PROTOCOL_ERROR),
         (mqtt5.PublishPacket("a/x", b"").write().replace(b"a/x", b"a/+"), Reason.TOPIC_NAME_INVALID),
         (mqtt5.PublishPacket("a\0b", b"").write(), Reason.TOPIC_NAME_INVALID),

@@ -127,7 +127,9 @@ class Connection(asyncio.Protocol):
     def _refuse(self, violation: ProtocolViolation) -> None:
         _log.warning(f"a client broke the protocol: {violation}", client_id=self._name)
         if self.session is not None:
-            self.close(mqtt5.DisconnectReasonCode(violation.reason), str(violation))
+            again = violation.packet_type == CONNECT  # whatever else is wrong with a second CONNECT
+            reason = mqtt5.DisconnectReasonCode.PROTOCOL_ERROR if again else violation.reason
+            self.close(mqtt5.DisconnectReasonCode(int(reason)), str(violation))
         elif violation.packet_type == CONNECT:
             self._turn_away(mqtt5.ConnAckReasonCode(violation.reason), str(violation))
         else:  # before CONNECT there is nothing to say in MQTT

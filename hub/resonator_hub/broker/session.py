@@ -102,7 +102,7 @@ class Session:
         self._queue: deque[_Outgoing] = deque()
         self._queued_bytes = 0
         self._inflight: dict[int, _Outgoing] = {}
-        self._reserved: set[int] = set()  # ids of messages in the queue that were sent before
+        self._reserved: set[int | None] = set()  # ids of messages in the queue that were sent before
         self._last_id = 0
 
     def subscribe(self, grant: mqtt5.TopicFilter, tree: SubscriptionTree[mqtt5.TopicFilter]) -> bool:
@@ -165,13 +165,13 @@ class Session:
 
     def _send(self, item: _Outgoing, wire: Wire) -> None:
         packet_id = (item.packet_id or self._free_id()) if item.message.qos else None
+        self._reserved.discard(packet_id)
         data = item.encode(packet_id)
         if len(data) > wire.max_packet_bytes:
             self._drop(item.message, f"{len(data)} bytes are more than the client accepts")
             return
         if packet_id is not None:
             item.packet_id = packet_id
-            self._reserved.discard(packet_id)
             self._inflight[packet_id] = item
         wire.send(data)
 
