@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from resonator.cli import options
 from resonator.cli.connect import with_client
-from resonator.cli.output import print_json
+from resonator.cli.output import console, print_json
 from resonator.cli.pictures import device_picture, devices_table
 
 
@@ -19,7 +18,7 @@ def devices(json: options.Json = False, broker: options.Broker = None, site: opt
     if json:
         print_json(reports)
     else:
-        Console().print(devices_table(reports))
+        console().print(devices_table(reports))
 
 
 def device(
@@ -33,4 +32,4 @@ def device(
     if json:
         print_json(report)
     else:
-        Console().print(device_picture(report))
+        console().print(device_picture(report))

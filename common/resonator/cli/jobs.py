@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from resonator.cli import options
 from resonator.cli.connect import with_client
 from resonator.cli.exits import ExitCode, outcome, say
 from resonator.cli.live import line
 from resonator.cli.live import watch as watch_job
-from resonator.cli.output import print_json
+from resonator.cli.output import console, print_json
 from resonator.cli.pictures import job_picture, jobs_table
 from resonator.client import Client
 
@@ -24,7 +23,7 @@ def jobs(json: options.Json = False, broker: options.Broker = None, site: option
     if json:
         print_json(statuses)
     else:
-        Console().print(jobs_table(statuses))
+        console().print(jobs_table(statuses))
 
 
 def job(
@@ -38,7 +37,7 @@ def job(
     if json:
         print_json(status)
     else:
-        Console().print(job_picture(status))
+        console().print(job_picture(status))
 
 
 def watch(

@@ -9,6 +9,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.live import Live
 
+from resonator.cli import output
 from resonator.cli.exits import say
 from resonator.cli.output import duration, latency, print_json
 from resonator.cli.pictures import doing, job_picture
@@ -27,7 +28,7 @@ class Followable(Protocol):
 
 async def watch(client: Followable, job: str, *, json: bool, console: Console | None = None) -> JobStatus:
     """Show a job until it has ended and return its last status; interrupted, say that the job goes on."""
-    console = console or Console()
+    console = console or output.console()
     try:
         if json:
             return await _as_json(client, job)

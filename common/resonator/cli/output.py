@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from pydantic_core import to_json
+from rich.console import Console
+
+_FILE_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe, where nothing is to be folded."""
 
 Printable = BaseModel | Mapping[str, object] | Sequence[BaseModel]
+
+
+def console() -> Console:
+    """Make a console on stdout, as wide as the terminal, or wide enough for a pipe."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
 
 
 def print_json(value: Printable) -> None:
