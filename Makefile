@@ -30,6 +30,7 @@ bench: $(STAMP)  ## measurements, one script each
 
 schemas: $(STAMP)  ## regenerate what deploy/ derives from the code
 	$(BIN)/python -m resonator.jobspec > deploy/job.schema.json
+	$(BIN)/python -m resonator.asyncapi > deploy/asyncapi.yaml
 
 lock:  ## refresh the tested versions (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
