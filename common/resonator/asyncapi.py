@@ -134,10 +134,10 @@ CHANNELS = (
 def document() -> dict[str, Any]:
     """Return the AsyncAPI document as plain data."""
     kinds = list(TYPES.values())
-    wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (kind, "validation") for kind in (*kinds, Envelope)
-    ]
-    bodies, schemas = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
+    parts: list[type[BaseModel]] = [*kinds, Envelope]
+    bodies, schemas = models_json_schema(
+        [(part, "validation") for part in parts], ref_template="#/components/schemas/{model}"
+    )
     return {
         "asyncapi": "3.0.0",
         "info": {
