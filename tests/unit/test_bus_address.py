@@ -35,6 +35,8 @@ def test_addresses_of_brokers(url: str, host: str, port: int) -> None:
         ("mqtt://broker:99999", "the port is not a number from 1 to 65535"),
         ("mqtt://broker:0", "the port is not a number from 1 to 65535"),
         ("mqtt://broker:x", "the port is not a number from 1 to 65535"),
+        ("mqtt://" + "a" * 64, "the host name is not valid"),
+        ("mqtt://a..b", "the host name is not valid"),
         ("mqtt://[::1", "is not an address of a broker"),
     ],
 )

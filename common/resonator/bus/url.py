@@ -45,4 +45,8 @@ def parse_broker_url(url: str) -> BrokerAddress:
         port = 0
     if port == 0:
         raise InputInvalid(f"broker {url!r}: the port is not a number from 1 to 65535; write {accepted}")
+    try:
+        parts.hostname.encode("idna")  # what the resolver will do
+    except UnicodeError:
+        raise InputInvalid(f"broker {url[:200]!r}: the host name is not valid; write {accepted}") from None
     return BrokerAddress(parts.hostname, port or DEFAULT_PORT)
