@@ -103,6 +103,10 @@ class Client:
             await asyncio.wait({self._serving})
         await self._bus.close()
 
+    async def wait_for_hub(self, patience: float) -> None:
+        """Return once a hub is online; raises `BusUnreachable` after `patience` seconds without one."""
+        await self._hubs.wait_online(self.broker, patience=patience)
+
     # --- jobs ---------------------------------------------------------------------------------------------
 
     async def submit(self, job: TuningJob, model: Path) -> JobId:
@@ -198,7 +202,7 @@ class Client:
 
     async def _ask(self, message: Message, answer: type[M], *, pulled: int = 0) -> M:
         """Ask the site's hub; `pulled` is how many bytes it will want to pull before it answers."""
-        await self._hubs.wait_online(self.broker, patience=min(self.timeout, 3.0))
+        await self.wait_for_hub(min(self.timeout, 3.0))
         try:
             return await self._peer.request(
                 topics.client_up(self.site, self._name),
