@@ -11,10 +11,11 @@ from resonator_hub.scheduler.events import Measured
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """Read a job's model and cut it into tasks for `target` (compute)."""
+    """Read a job's model and cut it into tasks for `target` (compute); what `hardware` has on record is told."""
 
     job: JobId
     target: str
+    hardware: str = ""
 
 
 @dataclass(frozen=True, slots=True)

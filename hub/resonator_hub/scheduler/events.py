@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal, Union, get_args
 
 from pydantic import TypeAdapter
 
@@ -257,10 +257,17 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class HubStarted:
-    """The hub (re)started with `slots` compute slots: whatever was under way must be asked for again."""
+    """The hub (re)started with `slots` compute slots: whatever was under way must be asked for again.
+
+    `policy`, `batch` and `window_s` say by which rules the events that follow came about: a journal folds by
+    those alone.
+    """
 
     at: float
     slots: int
+    policy: str = "load_aware"
+    batch: int = 16
+    window_s: float = 60.0
 
 
 Event = Union[
@@ -284,7 +291,7 @@ Event = Union[
     HubStarted,
 ]
 
-EVENTS: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__args__}
+EVENTS: dict[str, type[Event]] = {cls.__name__: cls for cls in get_args(Event)}
 """Every event class by its name in the journal."""
 
 _ADAPTERS = {name: TypeAdapter(cls) for name, cls in EVENTS.items()}

@@ -1,0 +1,38 @@
+"""The numbers the scheduler goes by; times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Settings of the scheduler, none of which changes a result, only when and where it is obtained.
+
+    `batch` and `least_batch` bound the candidates of one round. A window lasts `window_s` (a whole model's
+    `model_window_s`), is over for the hub `grace_s` later, may be taken away after `quantum_s` and is given
+    up after `linger_s` without work. A device is sent kernels for `stage_s` ahead. A kernel is measured at
+    most `attempts` times, a device used again `cooldown_s` after `strikes` failures of its own in a row.
+    A task is stalled after `stalled_rounds` rounds that gained less than `least_gain`, and no longer worth
+    a trial after `hopeless_rounds`. `rounds_ahead` rounds may be under way for each device of a job.
+    """
+
+    batch: int = 16
+    least_batch: int = 4
+    window_s: float = 60.0
+    model_window_s: float = 300.0
+    grace_s: float = 5.0
+    quantum_s: float = 20.0
+    linger_s: float = 2.0
+    stage_s: float = 10.0
+    attempts: int = 3
+    strikes: int = 3
+    cooldown_s: float = 120.0
+    stalled_rounds: int = 3
+    hopeless_rounds: int = 20
+    least_gain: float = 0.01
+    rounds_ahead: int = 2
+    race: float = 1.5
+    tolerance: float = 1e-3
+    stories: int = 20_000
+    story_lines: int = 40

@@ -1,0 +1,136 @@
+"""What the scheduler tells people: the status of jobs and devices."""
+
+from __future__ import annotations
+
+from resonator.messages import Activity, BlobRef, DeviceReport, JobState, JobStatus, Latency, TaskStatus
+from resonator_hub.scheduler.desk import Desk
+from resonator_hub.scheduler.device import Device, Window
+from resonator_hub.scheduler.events import Measured
+from resonator_hub.scheduler.job import Job
+from resonator_hub.scheduler.measurement import median
+from resonator_hub.scheduler.transitions import DevicePhase, JobPhase
+
+_STATE = {
+    JobPhase.QUEUED: JobState.QUEUED,
+    JobPhase.SUCCEEDED: JobState.SUCCEEDED,
+    JobPhase.FAILED: JobState.FAILED,
+    JobPhase.CANCELED: JobState.CANCELED,
+}
+_PHASE = {
+    JobPhase.EXTRACTING: "reading the model",
+    JobPhase.TUNING: "tuning",
+    JobPhase.DRAINING: "finishing what is on a device",
+    JobPhase.COMPILING: "compiling the tuned model",
+    JobPhase.VERIFYING: "measuring the tuned model",
+    JobPhase.DELIVERING: "packing the bundle",
+    JobPhase.BENCHING: "measuring the bundle",
+}
+_DEVICE_STATE = {
+    DevicePhase.OFFLINE: "offline",
+    DevicePhase.UNKNOWN: "unknown",
+    DevicePhase.IDLE: "idle",
+    DevicePhase.RESERVED: "reserved",
+    DevicePhase.RUNNING: "running",
+    DevicePhase.CLOSING: "running",
+}
+_MOST_ACTIVITIES = 256
+
+
+def job_status(desk: Desk, job: Job) -> JobStatus:
+    """Return all that is known of a job at this moment."""
+    estimate = job.estimate()
+    return JobStatus(
+        job=job.id,
+        name=job.order.name,
+        state=_STATE.get(job.phase, JobState.RUNNING),
+        waiting_for=_waiting_for(desk, job),
+        phase=_PHASE.get(job.phase, ""),
+        target=str(job.order.target),
+        trials=job.spent,
+        budget=0 if job.order.bundle is not None else job.order.trials,
+        failed_trials=job.failed_trials,
+        elapsed=max(0.0, desk.now - job.submitted_at),
+        estimate=estimate,
+        tasks=tuple(
+            TaskStatus(
+                task=task.id,
+                name=task.found.name,
+                weight=task.found.weight,
+                trials=task.trials,
+                failed=task.failed,
+                best=task.best,
+                state=task.state(desk.knobs),
+            )
+            for task in job.tasks
+        ),
+        untuned=_latency(job.untuned),
+        tuned=_latency(job.tuned),
+        activities=tuple(_activities(desk, job)[:_MOST_ACTIVITIES]),
+        bundle=BlobRef(digest=job.delivered.bundle, size=job.delivered.size) if job.delivered else None,
+        failure=job.failure,
+    )
+
+
+def _latency(result: Measured | None) -> Latency | None:
+    if result is None or not result.latencies:
+        return None
+    return Latency(
+        median=median(result.latencies),
+        low=min(result.latencies),
+        high=max(result.latencies),
+        device=result.device,
+        error=result.error,
+        conditions=result.conditions,
+    )
+
+
+def _activities(desk: Desk, job: Job) -> list[Activity]:
+    if job.phase in _STATE:
+        return []
+    slots = [
+        Activity(resource=f"compute {slot}", doing=step.doing)
+        for slot, step in enumerate(desk.compute.slots)
+        if step is not None and step.job == job.id
+    ]
+    devices = [
+        Activity(resource=name, doing=doing(window) or "no kernel is ready")
+        for name, window in job.windows.items()
+    ]
+    return slots + devices
+
+
+def doing(window: Window) -> str:
+    """Say in two words what a window's device works on; nothing when it has no kernel."""
+    candidate = next(iter(window.outstanding), None)
+    return f"measuring {candidate.partition('/')[2]}" if candidate else ""
+
+
+def _waiting_for(desk: Desk, job: Job) -> str:
+    if job.phase is JobPhase.QUEUED:
+        if desk.policy.one_job and desk.running:
+            return f"job {next(iter(desk.running))} to end"
+        return f"a device that offers {job.order.target}"
+    if job.phase in _STATE or job.windows or any(step.running for step in job.steps.values()):
+        return ""
+    pool = job.place
+    if job.waiting or any(batch.ready for batch in job.batches.values()):
+        if not pool.present:
+            return f"a device that offers {job.order.target} to come back"
+        return f"a device: all {len(pool.present)} that match are busy or unfit"
+    return "a compute slot" if job.steps else ""
+
+
+def device_report(device: Device) -> DeviceReport:
+    """Return a device as the hub sees it, without its identity."""
+    window = device.window
+    return DeviceReport(
+        device=device.id,
+        state=_DEVICE_STATE[device.phase],
+        health=device.health(),
+        reason=device.reason if device.bad_until is not None or device.strikes else "",
+        epoch=device.epoch,
+        job=window.job.id if window else None,
+        doing=doing(window) if window else "",
+        measured=device.measured,
+        busy_s=device.busy_s,
+    )

@@ -1,0 +1,414 @@
+"""A job's way: extract, then rounds and the baseline side by side, then the tuned model and its delivery."""
+
+from __future__ import annotations
+
+import heapq
+from zlib import crc32
+
+from resonator.failures import Failure, FailureKind
+from resonator.ids import CandidateId, candidate_id, model_id
+from resonator_hub.scheduler.batch import Batch
+from resonator_hub.scheduler.candidate import Candidate
+from resonator_hub.scheduler.commands import Build, Compile, Deliver, Extract, Record, Select, Update
+from resonator_hub.scheduler.compute import ORDER, Step
+from resonator_hub.scheduler.desk import Desk
+from resonator_hub.scheduler.events import (
+    CandidatesSelected,
+    Event,
+    Measured,
+    ModelCompiled,
+    ModelUpdated,
+    TasksExtracted,
+)
+from resonator_hub.scheduler.fleet import Pool
+from resonator_hub.scheduler.job import Job
+from resonator_hub.scheduler.measurement import median
+from resonator_hub.scheduler.task import Task, most_promising
+from resonator_hub.scheduler.transitions import CandidateState, Cue, Input, JobPhase, RoundState
+from resonator_hub.scheduler.windows import Windows
+
+
+class Tuning:
+    """Takes jobs from phase to phase and makes the steps they need."""
+
+    def __init__(self, desk: Desk, windows: Windows) -> None:
+        self._desk = desk
+        self._windows = windows
+
+    # --- the beginning --------------------------------------------------------------------------------
+
+    def start(self, job: Job, pool: Pool) -> None:
+        """A device matches: the job leaves the queue."""
+        desk = self._desk
+        job.pool, job.started_at = pool, desk.now
+        if desk.policy.levels:
+            job.device_share, job.compute_share = pool.device_clock, pool.compute_clock
+        desk.running[job.id] = job
+        if job.order.time_s is not None:
+            desk.timers.at(desk.now + job.order.time_s, "job", job.id)
+        if job.order.bundle is not None:
+            desk.move_job(job, Cue.BENCHED)
+            batch = self._model_batch(job, tuned=True)
+            self._kernel_ready(batch, job.order.bundle, 0)
+        else:
+            desk.move_job(job, Cue.STARTED)
+            self._add_step(
+                job,
+                Step(
+                    ("extract", job.id),
+                    "extract",
+                    job.id,
+                    desk.next_seq(),
+                    Extract(job.id, pool.offer.target, pool.hardware),
+                    "extract tasks",
+                ),
+            )
+
+    def extracted(self, job: Job, event: TasksExtracted) -> None:
+        """The model's operators are known: compile the baseline and begin to search, unless all is known."""
+        for index, found in enumerate(event.tasks):
+            task = Task(found, index, found.known_s)
+            job.tasks.append(task)
+            job.task_of[found.task] = task
+        self._desk.move_job(job, TasksExtracted)
+        if job.objective_met():
+            self._desk.move_job(job, Cue.SPENT)
+            self._compile(job, tuned=True)
+            return
+        self._compile(job, tuned=False)
+        if job.out_of_time:
+            self.stop(job)
+
+    def _compile(self, job: Job, *, tuned: bool) -> None:
+        self._model_batch(job, tuned=tuned)
+        which = "tuned" if tuned else "untuned"
+        command = Compile(job.id, tuned, job.place.offer.target, job.place.hardware)
+        candidate = job.candidates[model_id(job.id, tuned=tuned)]
+        step = Step(
+            ("compile", job.id, tuned),
+            "compile",
+            job.id,
+            self._desk.next_seq(),
+            command,
+            f"compile {which} model",
+            candidate,
+        )
+        self._add_step(job, step)
+
+    def _model_batch(self, job: Job, *, tuned: bool) -> Batch:
+        batch = Batch(f"model {tuned}", job, None, int(tuned), self._desk.next_seq(), 1)
+        batch.state, batch.building = RoundState.MEASURING, 1
+        candidate = Candidate(model_id(job.id, tuned=tuned), batch)
+        batch.live[candidate.id] = job.candidates[candidate.id] = candidate
+        job.batches[batch.key] = batch
+        if job.order.bundle is not None:
+            candidate.state = CandidateState.BUILDING
+        return batch
+
+    def compiled(self, job: Job, candidate: Candidate, event: ModelCompiled) -> None:
+        """A whole model is ready to be measured."""
+        if event.tuned:
+            job.bundle = event
+            self._desk.move_job(job, Cue.COMPILED)
+        self._kernel_ready(candidate.batch, event.bundle, event.size)
+
+    def _kernel_ready(self, batch: Batch, blob: str, size: int) -> None:
+        candidate = next(iter(batch.live.values()))
+        self.built(candidate, blob, size, ModelCompiled)
+
+    def built(self, candidate: Candidate, blob: str, size: int, cause: type[Event]) -> None:
+        """A kernel can be measured."""
+        batch = candidate.batch
+        self._desk.move_candidate(candidate, cause)
+        candidate.kernel, candidate.size = blob, size
+        batch.building -= 1
+        batch.ready.append(candidate)
+        self._windows.demand(batch)
+
+    # --- rounds ---------------------------------------------------------------------------------------
+
+    def selection(self, job: Job) -> Step | None:
+        """Make the step that selects the next round, and reserve its trials; None if no task is left."""
+        desk = self._desk
+        task = most_promising(job.tasks, desk.knobs)
+        if task is None:
+            return None
+        count = min(self._round_size(job, task), job.remaining)
+        batch = Batch(
+            f"{task.id}/r{task.rounds}",
+            job,
+            task,
+            task.rounds,
+            desk.next_seq(),
+            count,
+            first=task.next_candidate,
+            best_before=task.best,
+        )
+        job.batches[batch.key] = batch
+        job.reserved += count
+        task.rounds += 1
+        task.next_candidate += count
+        task.under_way += 1
+        exclude = tuple(
+            one.trace for other in job.rounds() if other.task is task for one in other.live.values()
+        )
+        command = Select(
+            job.id,
+            task.id,
+            batch.number,
+            task.found.workload,
+            job.place.offer.target,
+            job.place.hardware,
+            count,
+            batch.first,
+            crc32(f"{job.order.seed}/{task.index}/{batch.number}".encode()),
+            exclude,
+        )
+        step = Step(
+            ("select", task.id, batch.number),
+            "select",
+            job.id,
+            batch.seq,
+            command,
+            f"select for {task.found.name} (t{task.index})",
+        )
+        job.steps[step.key] = step
+        return step
+
+    def _round_size(self, job: Job, task: Task) -> int:
+        knobs = self._desk.knobs
+        if task.rounds:
+            return knobs.batch
+        return max(knobs.least_batch, min(knobs.batch, job.order.trials // (2 * len(job.tasks))))
+
+    def selected(self, batch: Batch, event: CandidatesSelected) -> None:
+        """A round's candidates are known: have them built."""
+        job, task = batch.job, batch.task
+        assert task is not None, "a whole model is not selected"
+        job.reserved -= batch.count
+        if not event.candidates:
+            task.exhausted = True
+            self._complete(batch, Cue.DROPPED)
+            return
+        job.spent += len(event.candidates)
+        task.trials += len(event.candidates)
+        self._desk.move_round(batch, CandidatesSelected)
+        batch.count = batch.building = len(event.candidates)
+        for found in event.candidates:
+            candidate = Candidate(found.candidate, batch, found.trace, found.features)
+            batch.live[candidate.id] = job.candidates[candidate.id] = candidate
+            command = Build(job.id, candidate.id, task.found.workload, found.trace, job.place.offer.target)
+            step = Step(
+                ("build", candidate.id),
+                "build",
+                job.id,
+                self._desk.next_seq(),
+                command,
+                f"build {task.found.name} (t{task.index})",
+                candidate,
+            )
+            job.steps[step.key] = step
+            batch.to_build.append(step)
+
+    def select_failed(self, batch: Batch) -> None:
+        """A task's search cannot go on; the job can."""
+        assert batch.task is not None, "a whole model is not selected"
+        batch.job.reserved -= batch.count
+        batch.task.exhausted = True
+        self._complete(batch, Cue.DROPPED)
+
+    def updated(self, batch: Batch) -> None:
+        """The cost model has learnt a round, or could not; either way the round is complete."""
+        self._complete(batch, ModelUpdated)
+
+    def _complete(self, batch: Batch, cause: Input) -> None:
+        assert batch.task is not None, "a whole model has no rounds"
+        self._desk.move_round(batch, cause)
+        self._windows.finish_batch(batch)
+        batch.task.under_way -= 1
+        del batch.job.batches[batch.key]
+
+    # --- outcomes -------------------------------------------------------------------------------------
+
+    def build_failed(self, candidate: Candidate) -> None:
+        """A candidate without a kernel is a failed trial."""
+        candidate.batch.building -= 1
+        self._count_failed(candidate)
+        self._settle(candidate)
+        self._windows.demand(candidate.batch)
+
+    def measured(self, candidate: Candidate, event: Measured) -> None:
+        """A result is taken: keep it, and learn the task's best."""
+        batch, job = candidate.batch, candidate.batch.job
+        task = batch.task
+        if task is None:
+            self._settle(candidate)
+            self._model_measured(job, candidate, event)
+            return
+        if event.failure is not None:
+            self._count_failed(candidate)
+        elif not event.raced:
+            latency = median(event.latencies)
+            task.best = latency if task.best is None else min(task.best, latency)
+        batch.records += 1
+        self._desk.out.append(
+            Record(
+                event,
+                task.id,
+                task.found.workload,
+                job.place.offer.target,
+                job.place.hardware,
+                candidate.trace,
+                candidate.features,
+            )
+        )
+        self._settle(candidate)
+
+    def give_up(self, candidate: Candidate) -> None:
+        """A kernel could not be measured often enough, or is not wanted any more: no record, no lesson."""
+        if candidate.state is CandidateState.GONE:
+            return
+        self._desk.move_candidate(candidate, Cue.DROPPED)
+        self._settle(candidate)
+        if candidate.batch.model:
+            self._model_measured(candidate.batch.job, candidate, None)
+
+    def _count_failed(self, candidate: Candidate) -> None:
+        candidate.batch.job.failed_trials += 1
+        if candidate.batch.task is not None:
+            candidate.batch.task.failed += 1
+
+    def _settle(self, candidate: Candidate) -> None:
+        batch, job = candidate.batch, candidate.batch.job
+        batch.forget(candidate)
+        job.candidates.pop(candidate.id, None)
+        if batch.live:
+            return
+        if batch.task is None:
+            self._windows.finish_batch(batch)
+            del job.batches[batch.key]
+        else:
+            self._close_round(batch, batch.task)
+
+    def _close_round(self, batch: Batch, task: Task) -> None:
+        task.learn(batch.best_before, batch.count, self._desk.knobs)
+        if not batch.records:
+            self._complete(batch, Cue.DROPPED)
+            return
+        self._desk.move_round(batch, Cue.SETTLED)
+        self._windows.finish_batch(batch)
+        job = batch.job
+        command = Update(
+            job.id, task.id, batch.number, task.found.workload, job.place.offer.target, job.place.hardware
+        )
+        self._add_step(
+            job,
+            Step(
+                ("update", task.id, batch.number),
+                "update",
+                job.id,
+                self._desk.next_seq(),
+                command,
+                f"update cost model (t{task.index})",
+            ),
+        )
+
+    def _model_measured(self, job: Job, candidate: Candidate, event: Measured | None) -> None:
+        tuned = candidate.id == model_id(job.id, tuned=True)
+        failure = event.failure if event else candidate.failure
+        if event is not None and event.error is not None and not event.error <= self._desk.knobs.tolerance:
+            failure = Failure(
+                kind=FailureKind.WRONG_OUTPUT,
+                detail=f"the {'tuned' if tuned else 'untuned'} model's outputs differ from the reference by "
+                f"{event.error:.3g} (relative), accepted is {self._desk.knobs.tolerance:g}",
+            )
+        wrong = failure is not None and failure.kind is FailureKind.WRONG_OUTPUT
+        if tuned:
+            job.tuned = event
+            if failure is not None or event is None:
+                self.fail(job, failure or _not_measured(self._desk.knobs.attempts))
+        elif wrong and failure is not None:
+            self.fail(job, failure)
+        elif failure is None:
+            job.untuned = event
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def stop(self, job: Job) -> None:
+        """Enough: wait for what is on a device, drop what is not."""
+        self._desk.move_job(job, Cue.STOPPED)
+        for batch in job.rounds():
+            if batch.state is RoundState.SELECTING:
+                job.reserved -= batch.count
+                self._drop_step(job, ("select", batch.task.id if batch.task else "", batch.number))
+                self._complete(batch, Cue.DROPPED)
+                continue
+            batch.to_build.clear()
+            for candidate in list(batch.live.values()):
+                self._drop_step(job, ("build", candidate.id))
+                if candidate.state is not CandidateState.PUSHED:
+                    self.give_up(candidate)
+
+    def advance(self, job: Job) -> None:
+        """Take a job further when nothing holds it where it is."""
+        desk = self._desk
+        if job.phase is JobPhase.TUNING and (job.out_of_time or job.objective_met()):
+            self.stop(job)
+        under_way = any(batch.is_open for batch in job.rounds())
+        if job.phase is JobPhase.TUNING and not under_way and not self.has_hope(job):
+            desk.move_job(job, Cue.SPENT)
+            self._compile(job, tuned=True)
+        elif job.phase is JobPhase.DRAINING and not under_way:
+            desk.move_job(job, Cue.DRAINED)
+            self._compile(job, tuned=True)
+        elif job.phase is JobPhase.VERIFYING and job.tuned and not job.model_under_way(tuned=False):
+            desk.move_job(job, Cue.VERIFIED)
+            self._deliver(job, job.tuned)
+        elif job.phase is JobPhase.BENCHING and job.tuned:
+            desk.move_job(job, Cue.VERIFIED)
+
+    def has_hope(self, job: Job) -> bool:
+        """Return whether there are trials left, and a task worth them."""
+        return job.remaining > 0 and any(task.hopeful(self._desk.knobs) for task in job.tasks)
+
+    def _deliver(self, job: Job, tuned: Measured) -> None:
+        assert job.bundle is not None, "a verified model was compiled"
+        command = Deliver(job.id, job.bundle.bundle, job.untuned, tuned, job.spent)
+        step = Step(("deliver", job.id), "deliver", job.id, self._desk.next_seq(), command, "pack bundle")
+        self._add_step(job, step)
+
+    def fail(self, job: Job, failure: Failure) -> None:
+        """The job cannot go on."""
+        job.failure = failure
+        self._desk.move_job(job, Cue.FAILED)
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    def _add_step(self, job: Job, step: Step) -> None:
+        job.steps[step.key] = step
+        heapq.heappush(job.ready, (ORDER[step.kind], step.seq, step.key))
+
+    def put_back(self, job: Job, step: Step) -> None:
+        """Have a step that was under way asked for again, before others of its kind."""
+        step.running = False
+        if step.kind == "build" and step.candidate is not None:
+            step.candidate.batch.to_build.appendleft(step)
+        else:
+            heapq.heappush(job.ready, (ORDER[step.kind], step.seq, step.key))
+
+    def _drop_step(self, job: Job, key: tuple[object, ...]) -> None:
+        job.steps.pop(key, None)
+
+
+def _not_measured(attempts: int) -> Failure:
+    return Failure(
+        kind=FailureKind.STAGE_FAILED, detail=f"the tuned model could not be measured in {attempts} attempts"
+    )
+
+
+def numbered(batch: Batch, event: CandidatesSelected) -> bool:
+    """Return whether an answer has no more candidates than asked for, numbered as asked for."""
+    wanted: list[CandidateId] = [
+        candidate_id(event.task, batch.first + index) for index in range(len(event.candidates))
+    ]
+    return len(wanted) <= batch.count and [found.candidate for found in event.candidates] == wanted
