@@ -24,8 +24,8 @@ def relative_error(actual: NDArray[np.generic], expected: NDArray[np.generic]) -
     finite = np.isfinite(left) & np.isfinite(right)
     if not bool(np.all(same | finite)):
         return float("inf")
-    error = float(np.max(np.abs(left - right), where=finite, initial=0.0))
-    scale = float(np.max(np.abs(right), where=finite, initial=0.0))
+    error = float(np.max(np.abs(left[finite] - right[finite]), initial=0.0))
+    scale = float(np.max(np.abs(right[finite]), initial=0.0))
     return error / scale if scale > 0.0 else error
 
 

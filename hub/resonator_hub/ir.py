@@ -82,7 +82,10 @@ def _deflate(text: str) -> bytes:
 
 def _inflate(data: bytes) -> str:
     decoder = zlib.decompressobj()
-    text = decoder.decompress(data, MAX_JSON_BYTES)
-    if decoder.unconsumed_tail:
-        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
+    try:
+        text = decoder.decompress(data, MAX_JSON_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"not compressed JSON: {error}") from None
+    if not decoder.eof:
+        raise ValueError(f"truncated, or more than {MAX_JSON_BYTES} bytes of JSON")
     return text.decode()

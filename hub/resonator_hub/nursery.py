@@ -30,7 +30,7 @@ def main() -> None:
     """Load everything, say so, then fork a worker for each request until the hub is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     limits = json.loads(sys.argv[2])
-    die_with_parent()
+    sys.path[:] = limits["path"]  # a stage is found here wherever the hub found it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the hub's to handle
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel reaps the workers
     if limits["cores"]:
@@ -39,7 +39,7 @@ def main() -> None:
     control.sendall(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not message:
+        if not message:  # the hub is gone; the workers go with this process
             return
         if os.fork() == 0:
             control.close()

@@ -91,7 +91,9 @@ class WarmPool(Executor):
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._running: set[_Call] = set()
         self._closed = False
-        limits = json.dumps({"cores": sorted(cores) if cores else [], "memory_bytes": memory_bytes})
+        limits = json.dumps(
+            {"cores": sorted(cores) if cores else [], "memory_bytes": memory_bytes, "path": sys.path}
+        )
         with theirs:
             self._nursery = subprocess.Popen(
                 [sys.executable, "-m", "resonator_hub.nursery", str(theirs.fileno()), limits],

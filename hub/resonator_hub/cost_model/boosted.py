@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,20 +16,22 @@ from resonator_hub.cost_model.features import unpack_features
 if TYPE_CHECKING:
     from xgboost import Booster, DMatrix
 
-MAX_TREES = 600
-FIRST_TREES = 40
-MORE_TREES = 8
+FULL_TREES = 60
+MORE_TREES = 6
+RETRAIN_GROWTH = 1.25
+"""Trees are added to the model until it has learned this much more than at its last full training."""
+MEMORY = 2000
+"""How many samples a model remembers, at about 500 bytes each."""
 PARAMETERS = {
     "max_depth": 8,
     "eta": 0.2,
     "gamma": 0.001,
-    "min_child_weight": 0,
+    "min_child_weight": 1,
     "base_score": 0.0,
     "disable_default_eval_metric": 1,
     "nthread": 1,
     "seed": 43,
 }
-_BEST = "best_latency_s"
 
 
 @dataclass(frozen=True)
@@ -40,34 +43,41 @@ class Sample:
     group: str
 
 
+@dataclass(frozen=True)
+class _State:
+    """What a model's bytes hold."""
+
+    booster: bytes
+    memory: tuple[Sample, ...]
+    best_s: dict[str, float]
+    """The best latency known of each group, also of those whose samples are forgotten."""
+    learned: int
+    """How many samples the model has seen."""
+    trained: int
+    """How many it had seen at its last full training."""
+
+
 def update(samples: Sequence[Sample], previous: bytes | None) -> bytes:
-    """Return a model that has also learned `samples`; `previous` is extended, not trained again.
+    """Return a model that has also learned `samples`; `previous` is extended by a few trees.
 
     A sample's score is the best latency known of its group divided by its own, in (0, 1], so that tasks
-    of very different latencies share one model. A full model (`MAX_TREES`) gives up its younger half:
-    what is left is a model by itself, which the removal of old trees would not leave.
+    of very different latencies share one model. The model remembers its last samples and learns new ones
+    together with them: trees fitted to the new ones alone rank held-out kernels little better than chance
+    (59 % of the pairs against 69, and 75 for a full training; four operators, batches of 8). For the same
+    reason it is trained anew from its memory whenever it has learned a quarter more; that also bounds it.
+    Raises ValueError where there is nothing to learn.
     """
-    import xgboost
-
-    if not samples:
+    state = _unpack(previous) if previous else _State(b"", (), {}, 0, 0)
+    memory = (*state.memory, *samples)[-MEMORY:]
+    if not memory:
         raise ValueError("a cost model needs at least one sample")
-    booster = _load(previous) if previous else None
-    best = json.loads(booster.attr(_BEST)) if booster else {}
+    best = dict(state.best_s)
     for sample in samples:
         best[sample.group] = min(sample.latency_s, best.get(sample.group, sample.latency_s))
-    if booster and booster.num_boosted_rounds() + MORE_TREES > MAX_TREES:
-        booster = booster[: MAX_TREES // 2]
-    scores = np.array([best[sample.group] / sample.latency_s for sample in samples])
-    matrix, owners = _stores([sample.features for sample in samples], scores)
-    trained = xgboost.train(
-        PARAMETERS,
-        matrix,
-        num_boost_round=MORE_TREES if booster else FIRST_TREES,
-        xgb_model=booster,
-        obj=_sum_over_stores(owners),
-    )
-    trained.set_attr(**{_BEST: json.dumps(best, sort_keys=True)})
-    return bytes(trained.save_raw("ubj"))
+    learned = state.learned + len(samples)
+    anew = learned >= RETRAIN_GROWTH * state.trained
+    booster = _train(memory, best, b"" if anew else state.booster)
+    return _pack(_State(booster, memory, best, learned, learned if anew else state.trained))
 
 
 def predict(model: bytes, features: Sequence[bytes]) -> list[float]:
@@ -75,16 +85,43 @@ def predict(model: bytes, features: Sequence[bytes]) -> list[float]:
     if not features:
         return []
     matrix, owners = _stores(features, None)
-    per_store = _load(model).predict(matrix, output_margin=True)
+    per_store = _loaded(model).predict(matrix, output_margin=True)
     return [float(score) for score in np.bincount(owners, weights=per_store, minlength=len(features))]
 
 
-def _load(model: bytes) -> Booster:
+def _train(memory: Sequence[Sample], best_s: Mapping[str, float], extend: bytes) -> bytes:
+    import xgboost
+
+    scores = np.array([best_s[sample.group] / sample.latency_s for sample in memory])
+    matrix, owners = _stores([sample.features for sample in memory], scores)
+    booster = xgboost.train(
+        PARAMETERS,
+        matrix,
+        num_boost_round=MORE_TREES if extend else FULL_TREES,
+        xgb_model=bytearray(extend) if extend else None,
+        obj=_sum_over_stores(owners),
+    )
+    return bytes(booster.save_raw("ubj"))
+
+
+@lru_cache(maxsize=1)  # one search asks the same model many times
+def _loaded(model: bytes) -> Booster:
     import xgboost
 
     booster = xgboost.Booster({"nthread": 1})
-    booster.load_model(bytearray(model))
+    booster.load_model(bytearray(_unpack(model).booster))
     return booster
+
+
+def _pack(state: _State) -> bytes:
+    samples = [[sample.features, sample.latency_s, sample.group] for sample in state.memory]
+    fields = [state.booster, samples, state.best_s, state.learned, state.trained]
+    return bytes(msgpack.packb(fields))
+
+
+def _unpack(model: bytes) -> _State:
+    booster, samples, best_s, learned, trained = msgpack.unpackb(model)
+    return _State(booster, tuple(Sample(*sample) for sample in samples), best_s, learned, trained)
 
 
 def _stores(

@@ -21,7 +21,10 @@ def pack_features(array: NDArray[np.floating]) -> bytes:
 def unpack_features(data: bytes) -> NDArray[np.float32]:
     """Return the array that `pack_features` packed."""
     decoder = zlib.decompressobj()
-    raw = decoder.decompress(data, MAX_STORES * WIDTH * 4)
-    if decoder.unconsumed_tail or len(raw) % (WIDTH * 4):
+    try:
+        raw = decoder.decompress(data, MAX_STORES * WIDTH * 4)
+    except zlib.error as error:
+        raise ValueError(f"these are no features: {error}") from None
+    if not decoder.eof or not raw or len(raw) % (WIDTH * 4):
         raise ValueError(f"these are no features: at most {MAX_STORES} rows of {WIDTH} are accepted")
     return np.frombuffer(raw, dtype="<f4").reshape(-1, WIDTH)

@@ -1,0 +1,100 @@
+"""Performs Compile and Deliver: best records become a bundle, then one with the evidence of its speed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from statistics import median, pstdev
+
+from resonator import bundle
+from resonator_hub.artifacts.compiled import Best, Compiled, compile_model
+from resonator_hub.artifacts.reference import Reference, pack_arrays, reference, unpack_arrays
+from resonator_hub.jobs.store import Job
+from resonator_hub.scheduler.commands import Compile, Deliver
+from resonator_hub.scheduler.events import BundleDelivered, Measured, ModelCompiled
+from resonator_hub.workshop import Workshop
+
+TIMEOUT_S = 1800.0
+
+
+async def compile_(command: Compile, shop: Workshop) -> ModelCompiled:
+    """Compile the model, and note what its outputs must be. Raises `ModelInvalid`, `ComputeFailed`."""
+    began = shop.now()
+    job = shop.jobs.get(command.job)
+    model, shapes = shop.blobs.get(job.model), dict(job.spec.spec.model.shapes)
+    best = _best(command, shop) if command.tuned else ()
+    compiled: Compiled = await shop.compute.run(
+        compile_model, model, shapes, command.target, best, timeout_s=TIMEOUT_S
+    )
+    if job.reference is None:
+        answers: Reference = await shop.compute.run(
+            reference, model, shapes, job.spec.spec.seed, timeout_s=TIMEOUT_S
+        )
+        shop.jobs.set_reference(command.job, shop.blobs.put(_joined(answers)))
+    manifest = _manifest(job, command.target, compiled)
+    data = bundle.pack(compiled.library, manifest)
+    took_s = shop.now() - began
+    return ModelCompiled(shop.now(), command.job, command.tuned, shop.blobs.put(data), len(data), took_s)
+
+
+async def deliver(command: Deliver, shop: Workshop) -> BundleDelivered:
+    """Write the evidence into the bundle. Raises `BundleInvalid`."""
+    began = shop.now()
+    manifest, library = bundle.read(shop.blobs.get(command.bundle))
+    data = bundle.pack(library, manifest.model_copy(update=_evidence(command)))
+    digest = shop.blobs.put(data)
+    return BundleDelivered(shop.now(), command.job, digest, len(data), took_s=shop.now() - began)
+
+
+def _best(command: Compile, shop: Workshop) -> tuple[Best, ...]:
+    found = (
+        (workload, shop.records.best(command.hardware, workload))
+        for workload in shop.catalog.workloads(command.job)
+    )
+    return tuple(
+        Best(shop.blobs.get(workload), shop.blobs.get(known.trace)) for workload, known in found if known
+    )
+
+
+def _joined(answers: Reference) -> bytes:
+    """Return inputs and outputs as one npz file, as devices take it: `in:NAME` and `out:NAME`."""
+    inputs = {f"in:{name}": array for name, array in unpack_arrays(answers.inputs).items()}
+    outputs = {f"out:{name}": array for name, array in unpack_arrays(answers.outputs).items()}
+    return pack_arrays({**inputs, **outputs})
+
+
+def _manifest(job: Job, target: str, compiled: Compiled) -> bundle.Manifest:
+    return bundle.Manifest(
+        name=job.spec.metadata.name,
+        job=job.job,
+        target=target,
+        inputs=compiled.inputs,
+        outputs=compiled.outputs,
+        records=compiled.tuned_tasks,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "resonator": version("resonator"),
+        "tvm": version("apache-tvm"),
+        "python": platform.python_version(),
+    }
+
+
+def _evidence(command: Deliver) -> Mapping[str, object]:
+    tuned = command.tuned
+    return {
+        "device": tuned.device,
+        "trials": command.trials,
+        "conditions": tuned.conditions.model_dump(),
+        "latency": bundle.Latency(
+            untuned=_latency(command.untuned), tuned=_latency(tuned), spread=pstdev(tuned.latencies)
+        ),
+    }
+
+
+def _latency(result: Measured | None) -> float | None:
+    return median(result.latencies) if result is not None and result.latencies else None

@@ -1,0 +1,31 @@
+"""Performs Build: a candidate becomes a kernel that devices can be given."""
+
+from __future__ import annotations
+
+from resonator.failures import Failure
+from resonator_hub.build.kernel import Kernel, build
+from resonator_hub.scheduler.commands import Build
+from resonator_hub.scheduler.events import BuildFailed, KernelBuilt
+from resonator_hub.workshop import Workshop
+
+TIMEOUT_S = 60.0
+
+
+async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
+    """Build the kernel and keep it. Raises `LinkerMissing`, `ComputeFailed`."""
+    began = shop.now()
+    kernel: Kernel | Failure = await shop.compute.run(
+        build,
+        shop.blobs.get(command.workload),
+        shop.blobs.get(command.trace),
+        command.target,
+        timeout_s=TIMEOUT_S,
+    )
+    took_s = shop.now() - began
+    if isinstance(kernel, Failure):
+        shop.catalog.keep_unbuildable(command.candidate, command.trace, command.workload, command.target)
+        return BuildFailed(shop.now(), command.job, command.candidate, kernel, took_s)
+    digest = shop.blobs.put(kernel.library)
+    shop.catalog.keep_arguments(digest, kernel.arguments)
+    size = len(kernel.library)
+    return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, took_s)

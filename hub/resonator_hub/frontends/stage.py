@@ -1,0 +1,39 @@
+"""Performs Extract: a job's model becomes tasks."""
+
+from __future__ import annotations
+
+from resonator.ids import task_id
+from resonator_hub.frontends.model import Extraction
+from resonator_hub.frontends.onnx import extract
+from resonator_hub.scheduler.commands import Extract
+from resonator_hub.scheduler.events import TaskFound, TasksExtracted
+from resonator_hub.workshop import Workshop
+
+TIMEOUT_S = 900.0
+
+
+async def perform(command: Extract, shop: Workshop) -> TasksExtracted:
+    """Extract the tasks and keep their workloads. Raises `ModelInvalid`, `ComputeFailed`."""
+    began = shop.now()
+    job = shop.jobs.get(command.job)
+    model, shapes = shop.blobs.get(job.model), dict(job.spec.spec.model.shapes)
+    extraction: Extraction = await shop.compute.run(
+        extract, model, shapes, command.target, timeout_s=TIMEOUT_S
+    )
+    tasks = tuple(_found(command, index, extraction, shop) for index in range(len(extraction.tasks)))
+    shop.catalog.keep_tasks(command.job, {task.task: task.workload for task in tasks})
+    return TasksExtracted(shop.now(), command.job, tasks, took_s=shop.now() - began)
+
+
+def _found(command: Extract, index: int, extraction: Extraction, shop: Workshop) -> TaskFound:
+    workload = extraction.tasks[index]
+    digest = shop.blobs.put(workload.module)
+    best = shop.records.best(command.hardware, digest)
+    return TaskFound(
+        task=task_id(command.job, index),
+        name=workload.name,
+        workload=digest,
+        weight=workload.weight,
+        flops=workload.flops,
+        known_s=None if best is None else best.latency_s,
+    )

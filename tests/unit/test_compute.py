@@ -1,0 +1,123 @@
+"""The compute pool: a bad call costs itself and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+import compute_calls as calls
+from resonator_hub.compute import Compute, ComputeFailed, WarmPool
+from resonator_hub.frontends import ModelInvalid
+
+TIMEOUT_S = 60.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def compute() -> AsyncIterator[Compute]:
+    first_core = min(os.sched_getaffinity(0))
+    pool = Compute(WarmPool(2, cores=[first_core]), slots=2)
+    await pool.start()
+    yield pool
+    await pool.close()
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_call_returns_its_result_from_another_process(compute: Compute) -> None:
+    assert await compute.run(calls.add, 2, 3, timeout_s=TIMEOUT_S) == 5
+    assert await compute.run(calls.process_id, timeout_s=TIMEOUT_S) != os.getpid()
+
+
+async def test_workers_find_tvm_loaded_and_are_pinned_and_deaf_to_ctrl_c(compute: Compute) -> None:
+    assert await compute.run(calls.loaded_modules, timeout_s=TIMEOUT_S) == (True, True)
+    assert await compute.run(calls.cores_allowed, timeout_s=TIMEOUT_S) == {min(os.sched_getaffinity(0))}
+    assert await compute.run(calls.ignores_interrupts, timeout_s=TIMEOUT_S)
+
+
+async def test_what_the_function_raises_is_raised_to_the_caller(compute: Compute) -> None:
+    with pytest.raises(ModelInvalid, match=r"^No\.$"):
+        await compute.run(calls.refuse, timeout_s=TIMEOUT_S)
+
+
+async def test_errors_of_tvm_arrive_as_text_so_that_the_hub_never_loads_tvm(compute: Compute) -> None:
+    with pytest.raises(RuntimeError, match="OpNotImplemented: no such operator"):
+        await compute.run(calls.fail_inside_tvm, timeout_s=TIMEOUT_S)
+
+
+async def test_a_crash_costs_only_its_call(compute: Compute) -> None:
+    other = asyncio.ensure_future(compute.run(calls.add, 1, 1, timeout_s=TIMEOUT_S))
+    with pytest.raises(ComputeFailed, match="crash did not finish"):
+        await compute.run(calls.crash, timeout_s=TIMEOUT_S)
+    assert await other == 2
+    assert await compute.run(calls.add, 1, 2, timeout_s=TIMEOUT_S) == 3
+
+
+async def test_a_spinning_call_is_ended_at_its_timeout_and_its_slot_works_again(compute: Compute) -> None:
+    spinning = [compute.run(calls.spin, timeout_s=0.2) for _ in range(compute.slots)]
+    outcomes = await asyncio.gather(*spinning, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ComputeFailed] * compute.slots
+    assert "spin did not finish within 0.2 s" in str(outcomes[0])
+    assert await compute.run(calls.add, 2, 2, timeout_s=TIMEOUT_S) == 4
+
+
+async def test_a_call_that_wants_too_much_memory_fails_alone(compute: Compute) -> None:
+    with pytest.raises(ComputeFailed, match="memory"):
+        await compute.run(calls.hoard, timeout_s=TIMEOUT_S)
+    assert await compute.run(calls.add, 3, 3, timeout_s=TIMEOUT_S) == 6
+
+
+async def test_a_cancelled_call_gives_its_slot_back(compute: Compute, tmp_path: Path) -> None:
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    call = asyncio.ensure_future(compute.run(calls.announce, str(fifo), timeout_s=TIMEOUT_S))
+    pid = int(await asyncio.to_thread(fifo.read_text))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await asyncio.to_thread(_ends, pid)
+    assert await compute.run(calls.add, 4, 4, timeout_s=TIMEOUT_S) == 8
+
+
+async def test_any_executor_will_do() -> None:
+    compute = Compute(ThreadPoolExecutor(1), slots=1)
+    await compute.start()
+    assert await compute.run(calls.add, 5, 5, timeout_s=TIMEOUT_S) == 10
+    await compute.close()
+
+
+async def test_workers_die_with_the_hub_however_it_dies(tmp_path: Path) -> None:
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import compute_calls as calls\n"
+        "from resonator_hub.pool import WarmPool\n"
+        "pool = WarmPool(1); pool.wait_until_warm()\n"
+        "pool.submit(calls.announce, sys.argv[2]).result()\n"
+    )
+    hub = subprocess.Popen([sys.executable, "-c", script, os.path.dirname(calls.__file__), str(fifo)])
+    pid = int(await asyncio.to_thread(fifo.read_text))
+    hub.kill()
+    hub.wait()
+    assert await asyncio.to_thread(_ends, pid)
+
+
+def _ends(pid: int) -> bool:
+    """Block until a process that is not our child has ended; return whether it did in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with os.fdopen(descriptor):
+        readable, _, _ = select.select([descriptor], [], [], TIMEOUT_S)
+        return bool(readable)
