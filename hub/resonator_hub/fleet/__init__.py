@@ -1,0 +1,8 @@
+"""Devices, their liveness, and who may profile where."""
+
+from resonator_hub.fleet.acks import Acks
+from resonator_hub.fleet.presence import Presence
+from resonator_hub.fleet.registry import Registry
+from resonator_hub.fleet.windows import Windows
+
+__all__ = ["Acks", "Presence", "Registry", "Windows"]

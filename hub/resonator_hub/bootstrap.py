@@ -1,0 +1,83 @@
+"""The only place where adapters are chosen: which bus, which database, where compute runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+import structlog
+
+from resonator.bus.blobs import BlobStore
+from resonator.bus.mqtt import MqttBus
+from resonator_hub.broker import EmbeddedBroker
+from resonator_hub.compute import Compute, WarmPool
+from resonator_hub.database import Database, sqlite_url
+from resonator_hub.hub import Hub, Identity
+from resonator_hub.journal import JOURNAL, Journal
+from resonator_hub.lock import StateLock
+from resonator_hub.rules import Rules, began
+from resonator_hub.settings import EMBEDDED, HubSettings
+
+log = structlog.get_logger(__name__)
+
+
+async def run(settings: HubSettings, stop: asyncio.Event) -> None:
+    """Run a hub until `stop` is set.
+
+    Raises InputInvalid for what the settings get wrong, such as a state directory that another hub uses.
+    """
+    cores = settings.usable_cores()
+    slots = settings.slots or len(cores)
+    # What is not named here is somebody else's to measure on: keep all of this process off it, too.
+    os.sched_setaffinity(0, cores)
+    async with contextlib.AsyncExitStack() as stack:
+        lock = StateLock(settings.state)
+        stack.callback(lock.release)
+        database = Database.open(settings.database or sqlite_url(settings.state / JOURNAL))
+        stack.callback(database.close)
+        url = await _broker(settings, stack)
+        identity = _identity(settings, slots, database)
+        compute = Compute(WarmPool(slots, cores=cores), slots)
+        stack.push_async_callback(compute.close)
+        bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will)
+        hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
+        log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
+        await stack.enter_async_context(bus)
+        await _run_both(hub, compute, stop)
+
+
+async def _broker(settings: HubSettings, stack: contextlib.AsyncExitStack) -> str:
+    if settings.broker != EMBEDDED:
+        return settings.broker
+    broker = EmbeddedBroker(port=settings.port)
+    await broker.start()
+    stack.push_async_callback(broker.stop)
+    return broker.url
+
+
+def _identity(settings: HubSettings, slots: int, database: Database) -> Identity:
+    journal = Journal(database)
+    wanted = Rules(settings.policy, settings.batch, settings.window)
+    rules = began(journal) or wanted
+    if rules != wanted:
+        log.warning(
+            f"{settings.state} was begun with {rules.policy}, batch {rules.batch}, window "
+            f"{rules.window_s:g} s, and goes on so; for other rules use another state directory"
+        )
+    session = journal.length() + 1  # every start adds at least one event
+    return Identity(settings.site, settings.hub, session, slots, rules)
+
+
+async def _run_both(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
+    """Run the hub while compute warms up; a hub that cannot compute ends."""
+    running = asyncio.create_task(hub.run(stop), name="hub")
+    warming = asyncio.create_task(compute.start(), name="compute")
+    try:
+        await asyncio.wait({running, warming}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            await warming
+        await running
+    finally:
+        stop.set()
+        await asyncio.wait({running, warming})

@@ -1,0 +1,72 @@
+"""The hub's verbs of the `resonator` command."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resonator.cli import logs
+from resonator.cli.options import Json
+from resonator_hub import replay as journals
+from resonator_hub import settings
+
+
+def hub(
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="URL|embedded", help="The broker's address, or one of our own on loopback."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The embedded broker's port.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where journal, records and blobs are kept.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(metavar="SITE", help="The hub's site [RESONATOR_SITE].")] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="sequential, greedy, fair or load_aware.")
+    ] = None,
+    cores: Annotated[
+        str | None, typer.Option(metavar="0,2", help="The cores that the hub and its workers use.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Compute slots; one a core by default.")] = None,
+) -> None:
+    """Run a hub: take in jobs and tune them on the fleet, until Ctrl-C."""
+    from resonator_hub import bootstrap  # here, because `replay` need not wait for it
+
+    logs.configure("info")
+    chosen = settings.load(
+        broker=broker, port=port, state=state, site=site, policy=policy, cores=cores, slots=slots
+    )
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def stopped(number: signal.Signals) -> None:
+            stop.set()
+            loop.remove_signal_handler(number)  # asked a second time, at once
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopped, number)
+        await bootstrap.run(chosen, stop)
+
+    asyncio.run(run())
+
+
+def replay(
+    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A hub's state directory or hub.db.")],
+    job: Annotated[str | None, typer.Option(metavar="ID", help="Tell a job's story.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="SITE/NAME", help="Tell a device's story.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="Tell a task's story.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fold a hub's journal and tell the story of a job, task or device; without one, list what is in it."""
+    folded = journals.fold(journal)
+    wanted = [entity for entity in (job, device, task) if entity is not None]
+    if wanted:
+        journals.print_stories([folded.story(entity) for entity in wanted], as_json=as_json)
+    else:
+        journals.print_overview(folded, as_json=as_json)

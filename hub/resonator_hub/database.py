@@ -1,0 +1,104 @@
+"""The hub's database: SQLite in a file by default, behind a URL that may name another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exists, insert, literal, select
+from sqlalchemy.exc import DatabaseError
+
+from resonator.errors import InputInvalid, ResonatorError
+
+Write = Callable[[Connection], None]
+"""Something to be written in a transaction that somebody else commits."""
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class DatabaseUnusable(ResonatorError):
+    """The database cannot be opened or brought up to date."""
+
+
+class Database:
+    """An open database whose tables are those of this version; see `resonator_hub.tables`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Open the database and migrate it to this version; raises DatabaseUnusable."""
+        engine = _engine(url)
+        try:
+            with engine.begin() as connection:
+                _migrate(connection)
+        except DatabaseError as error:
+            engine.dispose()
+            raise DatabaseUnusable(f"the database {url} cannot be used: {error.orig}") from error
+        return cls(engine)
+
+    @classmethod
+    def read(cls, path: Path) -> Database:
+        """Open an existing SQLite file as it is, to be read; raises InputInvalid when it is none of ours."""
+        if not path.is_file():
+            raise InputInvalid(f"there is no journal at {path}; name a hub's state directory or its hub.db")
+        engine = _engine(sqlite_url(path))
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("SELECT seq FROM events LIMIT 1")
+        except DatabaseError as error:
+            engine.dispose()
+            raise InputInvalid(f"{path} is no journal of a hub: {error.orig}") from error
+        return cls(engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection whose changes are on disk when the block ends, or undone if it raises."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    """Spell the URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def insert_once(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> bool:
+    """Insert a row unless one with this `key` is there; return whether it was inserted."""
+    here = exists().where(table.c[key] == row[key])
+    values = select(*(literal(value, table.c[name].type) for name, value in row.items())).where(~here)
+    return connection.execute(insert(table).from_select(list(row), values)).rowcount == 1
+
+
+def put(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> None:
+    """Insert a row, or change the one with this `key`."""
+    if not insert_once(connection, table, key, row):
+        connection.execute(table.update().where(table.c[key] == row[key]).values(row))
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _migrate(connection: Connection) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")

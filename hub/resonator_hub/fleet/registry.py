@@ -1,0 +1,53 @@
+"""What each device said it is, kept for those who ask, also while it is away."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from resonator.ids import DeviceId
+from resonator.messages import DeviceReport, Identity, Telemetry
+from resonator_hub.database import Database, put
+from resonator_hub.tables import DEVICES
+
+
+class Registry:
+    """Identities (on disk) and the latest telemetry (in memory) by device."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._telemetry: dict[DeviceId, Telemetry] = {}
+        with database.transaction() as connection:
+            rows = connection.execute(select(DEVICES.c.device, DEVICES.c.identity)).all()
+        self._identities = {DeviceId(row.device): Identity.model_validate_json(row.identity) for row in rows}
+
+    def __contains__(self, device: DeviceId) -> bool:
+        return device in self._identities
+
+    def identity(self, device: DeviceId) -> Identity | None:
+        """Return what a device last said it is."""
+        return self._identities.get(device)
+
+    def telemetry(self, device: DeviceId) -> Telemetry | None:
+        """Return how a device last said it fares."""
+        return self._telemetry.get(device)
+
+    def keep(self, device: DeviceId, identity: Identity) -> None:
+        """Keep what a device is, on disk if it is news."""
+        if self._identities.get(device) == identity:
+            return
+        with self._database.transaction() as connection:
+            put(connection, DEVICES, "device", {"device": device, "identity": identity.model_dump_json()})
+        self._identities[device] = identity
+
+    def note(self, device: DeviceId, telemetry: Telemetry) -> None:
+        """Keep how a device fares."""
+        self._telemetry[device] = telemetry
+
+    def complete(self, report: DeviceReport) -> DeviceReport:
+        """Return the scheduler's report with what the device itself said."""
+        device = DeviceId(report.device)
+        telemetry = self._telemetry.get(device)
+        doing = report.doing or (
+            f"measuring {telemetry.candidate}" if telemetry and telemetry.candidate else ""
+        )
+        return report.model_copy(update={"identity": self._identities.get(device), "doing": doing})

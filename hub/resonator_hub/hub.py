@@ -1,0 +1,158 @@
+"""The hub as a whole: its parts put together, its presence on the bus, its life from start to goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import structlog
+
+from resonator.bus import codec, topics
+from resonator.bus.blobs import BlobStore
+from resonator.bus.peer import Peer, new_id
+from resonator.bus.port import Bus, Will
+from resonator.errors import BusUnreachable
+from resonator.jobspec import TuningJob
+from resonator.messages import HubState
+from resonator_hub.database import Database
+from resonator_hub.fleet import Acks, Presence, Registry, Windows
+from resonator_hub.frontends.onnx import check
+from resonator_hub.inbox import Clock, Inbox
+from resonator_hub.jobs.board import Board
+from resonator_hub.jobs.requests import Desk, Requests
+from resonator_hub.jobs.serving import Serving
+from resonator_hub.jobs.store import Jobs
+from resonator_hub.jobs.submissions import Submissions
+from resonator_hub.journal import Journal
+from resonator_hub.measure import Measuring
+from resonator_hub.performers import Acts, stages
+from resonator_hub.records import Catalog, Records
+from resonator_hub.rules import Rules
+from resonator_hub.runtime import Runtime
+from resonator_hub.workshop import Computes, Workshop
+
+log = structlog.get_logger(__name__)
+GOODBYE_S = 3.0
+"""How long each of the last words may take when the hub is stopped."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a hub is called, and what it tells of itself; `session` grows with every start."""
+
+    site: str
+    name: str
+    session: int
+    slots: int
+    rules: Rules
+
+    @property
+    def topic(self) -> str:
+        """Where its presence is retained."""
+        return topics.hub_state(self.site, self.name)
+
+    def state(self, *, online: bool) -> HubState:
+        """Return its presence; the broker publishes the offline one when the hub is gone without a word."""
+        if not online:
+            return HubState(status="offline", session=self.session)
+        return HubState(
+            status="online",
+            session=self.session,
+            version=version("resonator"),
+            policy=self.rules.policy,
+            slots=self.slots,
+        )
+
+    def will(self) -> Will:
+        """Return what the broker says when the hub is gone without a word."""
+        payload = codec.encode(self.state(online=False), id=new_id(), source=self.name)
+        return Will(self.topic, payload, retain=True)
+
+
+class Hub:
+    """Everything but the adapters, which come from outside: bus, compute, database, blobs."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        bus: Bus,
+        compute: Computes,
+        database: Database,
+        blobs: BlobStore,
+    ) -> None:
+        self.identity = identity
+        self.scheduler = scheduler = identity.rules.scheduler()
+        self._bus = bus
+        self.peer = peer = Peer(bus, identity.name)
+        journal = Journal(database)
+        inbox = Inbox(Clock(not_before=journal.last_at()))
+        jobs, records, catalog = Jobs(database), Records(database), Catalog(database)
+        registry = Registry(database)
+        self._acks = Acks(peer)
+        self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs)
+        self._windows = Windows(
+            peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
+        )
+        Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
+        self._serving = Serving(peer, blobs)
+        self._board = Board(peer, scheduler.status, lambda job: jobs.get(job).site)
+        desk = Desk(peer)
+        Requests(desk, inbox, scheduler, registry)
+        self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, self._serving, check_model)
+        shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)
+        acts = Acts(self._windows, self._measuring, records, jobs, self._board)
+        self._runtime = Runtime(
+            inbox, journal, scheduler, acts=acts.table(), works=stages(shop), recall=acts.recall()
+        )
+        bus.on_connect(self._announce)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then say goodbye; raises what ends the hub otherwise."""
+        events = self._runtime.restore()
+        log.info("journal folded", events=events, session=self.identity.session)
+        await self._bus.subscribe(*topics.for_hub())
+        self._runtime.start(self.identity.slots, self.identity.rules)
+        runtime = asyncio.create_task(self._runtime.run(), name="runtime")
+        hearing = asyncio.create_task(self.peer.serve(), name="hearing")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        parts: set[asyncio.Task[object]] = {runtime, hearing, stopping}
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+            await self._say_goodbye()
+        finally:
+            await self._end(parts)
+
+    async def _announce(self) -> None:
+        await self.peer.send(self.identity.topic, self.identity.state(online=True), retain=True)
+
+    async def _say_goodbye(self) -> None:
+        await self._submissions.close()
+        if not self._bus.connected:
+            return
+        await self._windows.close_all(GOODBYE_S)
+        await self._board.close(GOODBYE_S)
+        await self._acks.close(GOODBYE_S)
+        goodbye = self.peer.send(self.identity.topic, self.identity.state(online=False), retain=True)
+        try:
+            await asyncio.wait_for(goodbye, GOODBYE_S)
+        except (BusUnreachable, asyncio.TimeoutError) as error:
+            log.warning("no goodbye", reason=str(error))
+
+    async def _end(self, parts: set[asyncio.Task[object]]) -> None:
+        for part in parts:
+            part.cancel()
+        await asyncio.wait(parts)
+        await self._submissions.close()
+        await self._windows.close_all(0.0)
+        await self._measuring.close()
+        await self._serving.close()
+        await self._board.close(0.0)
+        await self._acks.close(0.0)
+
+
+def check_model(model: bytes, spec: TuningJob) -> None:
+    """Raise ModelInvalid for a model that cannot be imported with the shapes that were given."""
+    check(model, dict(spec.spec.model.shapes))

@@ -1,0 +1,59 @@
+"""Where everything that happens to the hub comes in, to be journalled one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resonator_hub.database import Write
+from resonator_hub.scheduler.events import Event
+
+
+class Clock:
+    """The wall clock in seconds since the epoch, that never goes back, not even over a restart."""
+
+    def __init__(self, *, not_before: float = 0.0, wall: Callable[[], float] = time.time) -> None:
+        self._latest = not_before
+        self._wall = wall
+
+    def now(self) -> float:
+        """Return the time; never less than an earlier answer."""
+        self._latest = max(self._latest, self._wall())
+        return self._latest
+
+
+@dataclass(frozen=True)
+class Posted:
+    """An event on its way, what is written together with it, and who waits until it is taken."""
+
+    event: Event
+    also: Write | None
+    taken: asyncio.Future[None]
+
+
+class Inbox:
+    """A queue of events; `now` is the time that belongs into them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._queue: asyncio.Queue[Posted] = asyncio.Queue()
+
+    def now(self) -> float:
+        """Return the hub's time, in seconds since the epoch."""
+        return self._clock.now()
+
+    def post(self, event: Event, also: Write | None = None) -> asyncio.Future[None]:
+        """Queue an event; the future ends when it is journalled, with what `also` writes, and stepped."""
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(Posted(event, also, taken))
+        return taken
+
+    async def next(self) -> Posted:
+        """Wait for the next event."""
+        return await self._queue.get()
+
+    def waiting(self) -> bool:
+        """Whether events are queued."""
+        return not self._queue.empty()

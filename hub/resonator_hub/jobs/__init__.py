@@ -1,0 +1,1 @@
+"""What clients ask for: jobs submitted, canceled and followed, the fleet, blobs."""

@@ -1,0 +1,129 @@
+"""What clients ask: each request is checked, done once, and answered on the client's own topic."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from resonator.bus import topics
+from resonator.bus.peer import Peer, Received
+from resonator.failures import Failure, FailureKind
+from resonator.ids import JobId
+from resonator.messages import (
+    DeviceList,
+    DeviceQuery,
+    DeviceReport,
+    JobCancel,
+    JobList,
+    JobQuery,
+    JobStatus,
+    Message,
+    Rejected,
+)
+from resonator_hub.door import admit
+from resonator_hub.fleet import Registry
+from resonator_hub.inbox import Inbox
+from resonator_hub.scheduler import Scheduler
+from resonator_hub.scheduler.events import JobCanceled
+
+log = structlog.get_logger(__name__)
+M = TypeVar("M", bound=Message)
+MOST_JOBS = 1000
+MOST_TASKS = 10_000
+"""How many tasks one answer describes; older jobs come without theirs."""
+
+
+class Desk:
+    """Where clients are answered: on `reply_to`, which must be a topic of their own."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def serve(self, kind: type[M], handler: Callable[[Received, M], Awaitable[Message | None]]) -> None:
+        """Have requests of a kind handled; what the handler returns is sent as the answer."""
+
+        async def answer(received: Received, request: M) -> None:
+            address = received.address
+            own = topics.client_dn(address.site, address.name)
+            if received.reply_to not in (None, own):
+                detail = f"answers to {address.name} go to {own}, not to {received.reply_to}"
+                self._peer.refuse("reply_to", received.topic, detail)
+                return
+            reply = await handler(received, request)
+            if reply is not None:
+                await self.answer(received, reply)
+
+        admit(self._peer, kind, ("client",), answer)
+
+    async def answer(self, received: Received, message: Message) -> None:
+        """Answer a request."""
+        address = received.address
+        await self._peer.send(topics.client_dn(address.site, address.name), message, corr=received.id)
+        if isinstance(message, Rejected):
+            log.info("request rejected", client=address.name, failure=str(message.failure))
+
+
+class Requests:
+    """Questions about jobs and devices, and cancellations."""
+
+    def __init__(self, desk: Desk, inbox: Inbox, scheduler: Scheduler, registry: Registry) -> None:
+        self._desk = desk
+        self._inbox = inbox
+        self._scheduler = scheduler
+        self._registry = registry
+        desk.serve(JobQuery, self._on_job_query)
+        desk.serve(JobCancel, self._on_job_cancel)
+        desk.serve(DeviceQuery, self._on_device_query)
+
+    async def _on_job_query(self, _received: Received, query: JobQuery) -> Message:
+        if query.job is None:
+            return JobList(jobs=_within_limits(self._scheduler.statuses(MOST_JOBS)))
+        status = self._status(query.job)
+        return status if isinstance(status, Rejected) else JobList(jobs=(status,))
+
+    async def _on_job_cancel(self, received: Received, cancel: JobCancel) -> Message:
+        status = self._status(cancel.job)
+        if isinstance(status, Rejected) or status.state.ended:
+            return status
+        client = f"{received.address.site}/{received.address.name}"
+        await self._inbox.post(JobCanceled(self._inbox.now(), JobId(cancel.job), client))
+        return self._status(cancel.job)
+
+    async def _on_device_query(self, _received: Received, query: DeviceQuery) -> Message:
+        reports = [self._registry.complete(report) for report in self._scheduler.devices()]
+        if query.device is None:
+            return DeviceList(devices=tuple(reports))
+        fitting = tuple(report for report in reports if _is_called(report, query.device))
+        if fitting:
+            return DeviceList(devices=fitting)
+        known = ", ".join(sorted(report.device for report in reports)[:20]) or "none yet"
+        return rejected(
+            FailureKind.NO_MATCHING_DEVICE,
+            f"device {query.device!r} is not known; known are: {known}",
+        )
+
+    def _status(self, job: str) -> JobStatus | Rejected:
+        try:
+            return self._scheduler.status(JobId(job))
+        except KeyError:
+            return rejected(FailureKind.JOB_INVALID, f"job {job!r} is not known to this hub")
+
+
+def rejected(kind: FailureKind, detail: str) -> Rejected:
+    """Make an answer that says no."""
+    return Rejected(failure=Failure(kind=kind, detail=detail))
+
+
+def _is_called(report: DeviceReport, name: str) -> bool:
+    return name in (report.device, report.device.partition("/")[2])
+
+
+def _within_limits(statuses: list[JobStatus]) -> tuple[JobStatus, ...]:
+    """Leave out the tasks of older jobs, so that the answer stays within the size of a message."""
+    kept, tasks = [], 0
+    for status in statuses:
+        tasks += len(status.tasks)
+        kept.append(status if tasks <= MOST_TASKS else status.model_copy(update={"tasks": ()}))
+    return tuple(kept)

@@ -1,0 +1,101 @@
+"""Blobs, both ways: pieces served to devices and clients, models pulled from clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from resonator.bus import topics
+from resonator.bus.assembly import Assembly
+from resonator.bus.blobs import BlobStore, serve
+from resonator.bus.peer import Peer, Received
+from resonator.errors import BusUnreachable, MessageInvalid
+from resonator.messages import BlobAbsent, BlobChunk, BlobRef, BlobRequest
+from resonator_hub import inline
+from resonator_hub.door import admit
+from resonator_hub.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+REPEAT_S = 1.0
+"""How often a pull looks after what is overdue, in seconds."""
+
+
+class Serving:
+    """Answers requests for pieces of blobs, and fetches the blobs that clients announce."""
+
+    def __init__(self, peer: Peer, blobs: BlobStore) -> None:
+        self._peer = peer
+        self._blobs = blobs
+        self._assemblies: dict[str, Assembly] = {}
+        self._arrived: dict[str, asyncio.Event] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks = Tasks()
+        admit(peer, BlobRequest, ("dev", "client"), self._on_request)
+        admit(peer, BlobChunk, ("client",), self._on_piece)
+        admit(peer, BlobAbsent, ("client",), self._on_piece)
+
+    async def take(self, ref: BlobRef, site: str, client: str) -> None:
+        """Have a client's blob in the store: it came along, is here already, or is pulled.
+
+        Raises MessageInvalid when what came is not what was announced, BusUnreachable when it does not come.
+        """
+        if ref.data is not None:
+            self._blobs.put(inline.unpack(ref))
+            return
+        lock = self._locks.setdefault(ref.digest, asyncio.Lock())
+        async with lock:  # a blob grows in one file: one pull at a time
+            await self._pull(ref, topics.client_dn(site, client, "blob"))
+        if not lock.locked():
+            self._locks.pop(ref.digest, None)
+
+    async def _pull(self, ref: BlobRef, topic: str) -> None:
+        assembly = Assembly(self._blobs, ref.digest, ref.size)
+        arrived = asyncio.Event()
+        self._assemblies[ref.digest], self._arrived[ref.digest] = assembly, arrived
+        try:
+            while not assembly.over:
+                arrived.clear()
+                for request in assembly.requests(time.monotonic()):
+                    await self._peer.send(topic, request)
+                await _wait(arrived)
+        finally:
+            del self._assemblies[ref.digest], self._arrived[ref.digest]
+        if assembly.failure is not None:
+            raise BusUnreachable(assembly.failure.detail)
+        if self._blobs.read(ref.digest, 0, 0)[1] != ref.size:
+            raise MessageInvalid(f"blob {ref.digest} does not have the {ref.size} bytes that were announced")
+
+    async def close(self) -> None:
+        """Stop serving."""
+        await self._tasks.close()
+
+    async def _on_request(self, received: Received, request: BlobRequest) -> None:
+        # Aside: whoever else has something to say does not wait for the broker to take a large piece.
+        self._tasks.start(received.id, self._serve(received, request))
+
+    async def _serve(self, received: Received, request: BlobRequest) -> None:
+        address = received.address
+        spell = topics.device_dn if address.kind == "dev" else topics.client_dn
+        answer = serve(self._blobs, request)
+        try:
+            await self._peer.send(spell(address.site, address.name, "blob"), answer, corr=received.id)
+        except BusUnreachable as error:
+            log.warning("piece not sent", digest=request.digest, to=address.name, reason=str(error))
+
+    async def _on_piece(self, received: Received, piece: BlobChunk | BlobAbsent) -> None:
+        assembly = self._assemblies.get(piece.digest)
+        if assembly is None:
+            self._peer.refuse("unasked", received.topic, f"no piece of blob {piece.digest} is wanted")
+            return
+        assembly.accept(piece)
+        self._arrived[piece.digest].set()
+
+
+async def _wait(arrived: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(arrived.wait(), REPEAT_S)
+    except asyncio.TimeoutError:
+        return

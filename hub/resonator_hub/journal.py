@@ -1,0 +1,69 @@
+"""The append-only log of scheduler events: what the hub knows after kill -9, and what `replay` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import func, insert, select
+
+from resonator.errors import ResonatorError
+from resonator_hub.database import Database, Write
+from resonator_hub.scheduler.events import Event, from_json, to_json
+from resonator_hub.tables import EVENTS
+
+JOURNAL = "hub.db"
+"""What the journal is called in a state directory."""
+_PAGE = 1000
+
+
+class JournalUnreadable(ResonatorError):
+    """The journal holds an event that this version does not know."""
+
+
+class Journal:
+    """Events by their sequence number, from 1; an appended one is on disk before `append` returns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, event: Event, also: Write | None = None) -> int:
+        """Keep an event, together with what `also` writes or not at all; return its sequence number."""
+        row = {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
+        with self._database.transaction() as connection:
+            if also is not None:
+                also(connection)
+            seq = connection.execute(insert(EVENTS).values(row)).inserted_primary_key
+        assert seq is not None
+        return int(seq[0])
+
+    def events(self) -> Iterator[Event]:
+        """Yield every event in order; raises JournalUnreadable."""
+        last = 0
+        while rows := self._page(last):
+            yield from (_read(*row) for row in rows)
+            last = rows[-1][0]
+
+    def length(self) -> int:
+        """Return the sequence number of the latest event; 0 when there is none."""
+        with self._database.transaction() as connection:
+            return int(connection.execute(select(func.max(EVENTS.c.seq))).scalar() or 0)
+
+    def last_at(self) -> float:
+        """Return the time of the latest event, in seconds since the epoch; 0 when there is none."""
+        with self._database.transaction() as connection:
+            return float(connection.execute(select(func.max(EVENTS.c.at))).scalar() or 0.0)
+
+    def _page(self, after: int) -> list[tuple[int, str, str]]:
+        query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).where(EVENTS.c.seq > after)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(EVENTS.c.seq).limit(_PAGE))
+            return [(int(row.seq), str(row.name), str(row.body)) for row in rows]
+
+
+def _read(seq: int, name: str, body: str) -> Event:
+    try:
+        return from_json(name, body)
+    except (KeyError, ValueError) as error:
+        raise JournalUnreadable(
+            f"event {seq} of the journal, a {name}, is not known to this version of the hub"
+        ) from error

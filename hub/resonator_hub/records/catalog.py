@@ -1,0 +1,78 @@
+"""What the blobs are: the tasks of a job, the programs of traces, the arguments of kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import TypeAdapter
+from sqlalchemy import select
+
+from resonator.ids import CandidateId, JobId
+from resonator.tensors import TensorSpec
+from resonator_hub.database import Database, insert_once
+from resonator_hub.tables import KERNELS, TASKS, TRACES, UNBUILDABLE
+
+_ARGUMENTS = TypeAdapter(tuple[TensorSpec, ...])
+
+
+class Catalog:
+    """Facts about blobs, each written once: a blob's digest never comes to mean something else."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def keep_tasks(self, job: JobId, workloads: Mapping[str, str]) -> None:
+        """Note the workload of each of a job's tasks."""
+        with self._database.transaction() as connection:
+            for task, workload in workloads.items():
+                insert_once(connection, TASKS, "task", {"task": task, "job": job, "workload": workload})
+
+    def workloads(self, job: JobId) -> tuple[str, ...]:
+        """Return the digests of a job's workloads, sorted."""
+        query = select(TASKS.c.workload).where(TASKS.c.job == job).order_by(TASKS.c.workload)
+        with self._database.transaction() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def keep_programs(self, programs: Mapping[str, str]) -> None:
+        """Note which program each trace leads to."""
+        with self._database.transaction() as connection:
+            for trace, program in programs.items():
+                insert_once(connection, TRACES, "trace", {"trace": trace, "program": program})
+
+    def programs(self, traces: Iterable[str]) -> frozenset[str]:
+        """Return the programs that these traces lead to."""
+        wanted = sorted(set(traces))
+        found: set[str] = set()
+        with self._database.transaction() as connection:
+            for start in range(0, len(wanted), 500):  # databases bound the variables of one statement
+                chunk = wanted[start : start + 500]
+                query = select(TRACES.c.program).where(TRACES.c.trace.in_(chunk))
+                found.update(connection.execute(query).scalars())
+        return frozenset(found)
+
+    def keep_unbuildable(self, candidate: CandidateId, trace: str, workload: str, target: str) -> None:
+        """Note a trace that does not lead to a kernel of a workload on a target."""
+        row = {"candidate": candidate, "trace": trace, "workload": workload, "target": target}
+        with self._database.transaction() as connection:
+            insert_once(connection, UNBUILDABLE, "candidate", row)
+
+    def unbuildable(self, workload: str, target: str) -> frozenset[str]:
+        """Return the traces that do not lead to a kernel of this workload on this target."""
+        where = (UNBUILDABLE.c.workload == workload, UNBUILDABLE.c.target == target)
+        with self._database.transaction() as connection:
+            return frozenset(connection.execute(select(UNBUILDABLE.c.trace).where(*where)).scalars())
+
+    def keep_arguments(self, kernel: str, arguments: tuple[TensorSpec, ...]) -> None:
+        """Note what a kernel takes."""
+        row = {"kernel": kernel, "arguments": _ARGUMENTS.dump_json(arguments).decode()}
+        with self._database.transaction() as connection:
+            insert_once(connection, KERNELS, "kernel", row)
+
+    def arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
+        """Return what a kernel takes; raises KeyError for one that was never built here."""
+        query = select(KERNELS.c.arguments).where(KERNELS.c.kernel == kernel)
+        with self._database.transaction() as connection:
+            text = connection.execute(query).scalar()
+        if text is None:
+            raise KeyError(kernel)
+        return _ARGUMENTS.validate_json(text)

@@ -1,0 +1,122 @@
+"""Measured candidates, kept for good and shared by all jobs on one kind of hardware."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from statistics import median
+
+from sqlalchemy import Connection, Select, select
+
+from resonator.failures import Failure, Fault
+from resonator_hub.database import Database, insert_once, put
+from resonator_hub.scheduler.commands import Record
+from resonator_hub.tables import COST_MODELS, RECORDS
+
+
+@dataclass(frozen=True)
+class Known:
+    """One measured candidate: trace and features by digest, and its latency in seconds or its failure."""
+
+    trace: str
+    features: str
+    latency_s: float | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the cost model may learn from one record; `latency_s` is None for a kernel that failed."""
+
+    features: str
+    workload: str
+    latency_s: float | None
+
+
+class Records:
+    """Every record by kind of hardware and workload; hardware as the scheduler names it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def keep(self, record: Record) -> bool:
+        """Keep a record once for its candidate; return whether it is new.
+
+        The latency is the median of the repeats. A raced candidate has one short run, and counts as slow as
+        that run was. A device's failures are no records.
+        """
+        failure = record.result.failure
+        if failure is not None and failure.kind.fault is not Fault.KERNEL:
+            return False
+        with self._database.transaction() as connection:
+            return insert_once(connection, RECORDS, "candidate", _row(record))
+
+    def tried(self, hardware: str, workload: str) -> tuple[Known, ...]:
+        """Return everything measured for a workload on this hardware, in order of measurement."""
+        return self._known(_of(hardware, workload).order_by(RECORDS.c.record))
+
+    def top(self, hardware: str, workload: str, count: int) -> tuple[Known, ...]:
+        """Return the `count` fastest measured candidates, fastest first."""
+        query = _of(hardware, workload).where(RECORDS.c.latency_s.is_not(None))
+        return self._known(query.order_by(RECORDS.c.latency_s, RECORDS.c.record).limit(count))
+
+    def best(self, hardware: str, workload: str) -> Known | None:
+        """Return the fastest candidate on record, if there is one."""
+        return next(iter(self.top(hardware, workload, 1)), None)
+
+    def learned(self, hardware: str, latest: int) -> tuple[Learned, ...]:
+        """Return what the `latest` records of this hardware teach, oldest first, over all workloads."""
+        columns = (RECORDS.c.features, RECORDS.c.workload, RECORDS.c.latency_s)
+        query = select(*columns).where(RECORDS.c.hardware == hardware).order_by(RECORDS.c.record.desc())
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.limit(latest)).all()
+        return tuple(Learned(row.features, row.workload, row.latency_s) for row in reversed(rows))
+
+    def cost_model(self, hardware: str) -> str | None:
+        """Return the digest of the current cost model of this hardware, if there is one."""
+        query = select(COST_MODELS.c.digest).where(COST_MODELS.c.hardware == hardware)
+        with self._database.transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def set_cost_model(self, hardware: str, digest: str) -> None:
+        """Make a blob the current cost model of this hardware."""
+        with self._database.transaction() as connection:
+            put(connection, COST_MODELS, "hardware", {"hardware": hardware, "digest": digest})
+
+    def _known(self, query: Select[str, str, float | None, str | None]) -> tuple[Known, ...]:
+        with self._database.transaction() as connection:
+            return tuple(_rows(connection, query))
+
+
+def _of(hardware: str, workload: str) -> Select[str, str, float | None, str | None]:
+    columns = (RECORDS.c.trace, RECORDS.c.features, RECORDS.c.latency_s, RECORDS.c.failure)
+    return select(*columns).where(RECORDS.c.hardware == hardware, RECORDS.c.workload == workload)
+
+
+def _rows(connection: Connection, query: Select[str, str, float | None, str | None]) -> list[Known]:
+    return [
+        Known(row[0], row[1], row[2], None if row[3] is None else Failure.model_validate_json(row[3]))
+        for row in connection.execute(query)
+    ]
+
+
+def _row(record: Record) -> dict[str, object]:
+    result = record.result
+    return {
+        "candidate": result.candidate,
+        "job": result.job,
+        "task": record.task,
+        "device": result.device,
+        "hardware": record.hardware,
+        "workload": record.workload,
+        "target": record.target,
+        "trace": record.trace,
+        "features": record.features,
+        "latency_s": median(result.latencies) if result.latencies else None,
+        "latencies": json.dumps(result.latencies),
+        "raced": result.raced,
+        "failure": None if result.failure is None else result.failure.model_dump_json(),
+        "conditions": result.conditions.model_dump_json(),
+        "device_time_s": result.device_time_s,
+        "at": result.at,
+    }

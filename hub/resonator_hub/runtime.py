@@ -1,0 +1,137 @@
+"""The shell around the scheduler: an event is journalled, then stepped, then its commands are handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from resonator_hub.inbox import Inbox, Posted
+from resonator_hub.journal import Journal
+from resonator_hub.performers import Act, Work, failed
+from resonator_hub.rules import Rules
+from resonator_hub.scheduler import IllegalTransition, Scheduler
+from resonator_hub.scheduler.commands import Command, WakeAt
+from resonator_hub.scheduler.events import Event, HubStarted, Tick
+from resonator_hub.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+
+class Runtime:
+    """Moves events and commands; how a command is performed is its package's affair.
+
+    `acts` are performed at once and in order, `works` in their own time, and `recall` hears the commands of
+    the past while the journal is folded.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        journal: Journal,
+        scheduler: Scheduler,
+        *,
+        acts: Mapping[type[Command], Act],
+        works: Mapping[type[Command], Work],
+        recall: Mapping[type[Command], Act],
+    ) -> None:
+        self._inbox = inbox
+        self._journal = journal
+        self._scheduler = scheduler
+        self._acts = acts
+        self._works = works
+        self._recall = recall
+        self._tasks = Tasks()
+        self._steps = 0
+        self._latest_at = 0.0
+        self._wake: asyncio.TimerHandle | None = None
+
+    def restore(self) -> int:
+        """Fold the journal, so that the scheduler knows what it knew; return the number of events."""
+        count = 0
+        for event in self._journal.events():
+            for command in self._step(event):
+                if act := self._recall.get(type(command)):
+                    act(command)
+            self._latest_at = max(self._latest_at, event.at)
+            count += 1
+        return count
+
+    def start(self, slots: int, rules: Rules) -> None:
+        """Have everything that was under way asked for again."""
+        at = self._inbox.now()
+        self._inbox.post(HubStarted(at, slots, rules.policy, rules.batch, rules.window_s))
+
+    async def run(self) -> None:
+        """Take events, until cancelled."""
+        try:
+            while True:
+                self._take(await self._inbox.next())
+        finally:
+            if self._wake is not None:
+                self._wake.cancel()
+            await self._tasks.close()
+
+    def _take(self, posted: Posted) -> None:
+        # Events wait in the queue, and one that was made earlier may come later: time goes one way only.
+        self._latest_at = max(self._latest_at, posted.event.at)
+        event = replace(posted.event, at=self._latest_at)
+        try:
+            self._journal.append(event, posted.also)
+        except Exception as error:
+            if not posted.taken.cancelled():
+                posted.taken.set_exception(error)
+            raise
+        commands = self._step(event)
+        if not posted.taken.cancelled():
+            posted.taken.set_result(None)
+        if not isinstance(event, Tick):
+            self._cancel_wake()
+        for command in commands:
+            self._perform(command)
+
+    def _step(self, event: Event) -> list[Command]:
+        try:
+            return self._scheduler.step(event)
+        except IllegalTransition as error:
+            # Nothing has changed, and nothing will when the journal is folded: this event is the same then.
+            log.error("event refused by the scheduler", event_name=type(event).__name__, reason=str(error))
+            return []
+
+    def _perform(self, command: Command) -> None:
+        if isinstance(command, WakeAt):
+            self._wake_at(command.at)
+        elif work := self._works.get(type(command)):
+            self._steps += 1
+            self._tasks.start(self._steps, self._work(work, command))
+        else:
+            self._act(command)
+
+    def _act(self, command: Command) -> None:
+        try:
+            self._acts[type(command)](command)
+        except Exception:
+            log.exception("a command could not be performed", command=type(command).__name__)
+
+    async def _work(self, work: Work, command: Command) -> None:
+        try:
+            event = await work(command)
+        except Exception as error:
+            event = failed(command, error, self._inbox.now())
+        self._inbox.post(event)
+
+    def _wake_at(self, at: float) -> None:
+        self._cancel_wake()
+        delay = max(0.0, at - self._inbox.now())
+        self._wake = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._wake = None
+        self._inbox.post(Tick(self._inbox.now()))
+
+    def _cancel_wake(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None

@@ -1,0 +1,120 @@
+"""Every table the hub keeps, in SQLAlchemy's terms alone. Blobs are files, named here by their digests."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+_NAME = String(200)
+_DIGEST = String(64)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+)
+"""The journal: what happened to the scheduler, in order."""
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("job", _NAME, primary_key=True),
+    Column("spec", Text, nullable=False),
+    Column("model", _DIGEST, nullable=False),
+    Column("site", _NAME, nullable=False),
+    Column("client", _NAME, nullable=False),
+    Column("bench", Boolean, nullable=False),
+    Column("reference", _DIGEST, nullable=True),
+)
+"""What users asked for."""
+
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("task", _NAME, primary_key=True),
+    Column("job", _NAME, ForeignKey("jobs.job"), nullable=False, index=True),
+    Column("workload", _DIGEST, nullable=False),
+)
+
+TRACES = Table(
+    "traces",
+    METADATA,
+    Column("trace", _DIGEST, primary_key=True),
+    Column("program", _DIGEST, nullable=False),
+)
+"""Which scheduled program a trace leads to: different traces may lead to one program."""
+
+UNBUILDABLE = Table(
+    "unbuildable",
+    METADATA,
+    Column("candidate", _NAME, primary_key=True),
+    Column("trace", _DIGEST, nullable=False),
+    Column("workload", _DIGEST, nullable=False),
+    Column("target", Text, nullable=False),
+    Index("unbuildable_of_a_workload", "workload"),
+)
+"""Candidates that could not be built: they have no record, and need not be proposed again."""
+
+KERNELS = Table(
+    "kernels",
+    METADATA,
+    Column("kernel", _DIGEST, primary_key=True),
+    Column("arguments", Text, nullable=False),
+)
+"""What a kernel takes: a JSON list of tensors."""
+
+RECORDS = Table(
+    "records",
+    METADATA,
+    Column("record", Integer, primary_key=True, autoincrement=True),
+    Column("candidate", _NAME, nullable=False),
+    Column("job", _NAME, nullable=False),
+    Column("task", _NAME, nullable=False),
+    Column("device", _NAME, nullable=False),
+    Column("hardware", Text, nullable=False),
+    Column("workload", _DIGEST, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("trace", _DIGEST, nullable=False),
+    Column("features", _DIGEST, nullable=False),
+    Column("latency_s", Float, nullable=True),
+    Column("latencies", Text, nullable=False),
+    Column("raced", Boolean, nullable=False),
+    Column("failure", Text, nullable=True),
+    Column("conditions", Text, nullable=False),
+    Column("device_time_s", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("candidate"),
+    Index("records_of_a_workload", "hardware", "workload", "latency_s"),
+)
+"""What was measured, where, under which conditions."""
+
+COST_MODELS = Table(
+    "cost_models",
+    METADATA,
+    Column("hardware", Text, primary_key=True),
+    Column("digest", _DIGEST, nullable=False),
+)
+"""The current cost model of each kind of hardware."""
+
+DEVICES = Table(
+    "devices",
+    METADATA,
+    Column("device", _NAME, primary_key=True),
+    Column("identity", Text, nullable=False),
+)
+"""What each device said it is, when it last said it."""
