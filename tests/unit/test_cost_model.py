@@ -15,7 +15,8 @@ def samples(count: int, seed: int, group: str, scale: float = 1.0) -> list[Sampl
     random = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        rows = random.random((int(random.integers(1, 3)), WIDTH)).astype(np.float32)
+        rows = np.zeros((int(random.integers(1, 3)), WIDTH), np.float32)
+        rows[:, :8] = random.random((len(rows), 8))
         made.append(Sample(pack_features(rows), float(scale * (0.1 + rows[:, 0].sum())), group))
     return made
 
