@@ -1,0 +1,335 @@
+"""A real agent process on a real broker, with a hub that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from fakes.brokers import Mosquitto, free_port, mosquitto
+from fakes.kernels import build_add_one, build_c, push
+from resonator.bus import topics
+from resonator.bus.blobs import BlobStore, serve
+from resonator.bus.mqtt import MqttBus
+from resonator.bus.peer import Peer, Received
+from resonator.jobspec import Measure
+from resonator.messages import (
+    Ack,
+    BlobAbsent,
+    BlobChunk,
+    BlobRequest,
+    DeviceClaim,
+    DeviceState,
+    KernelResult,
+    Message,
+    Status,
+    Telemetry,
+    WindowClose,
+    WindowClosed,
+    WindowGrant,
+    WindowOpened,
+    WindowRefused,
+)
+
+M = TypeVar("M", bound=Message)
+SITE, NAME = "lab", "box"
+MEASURE = Measure(number=1, repeat=2, min_repeat_ms=1, timeout_s=5.0)
+LONG_S = 15.0
+
+
+class ScriptedHub:
+    """Hears all that the device says, and says what the test tells it to."""
+
+    def __init__(self, url: str, folder: Path):
+        self.bus = MqttBus(url)
+        self.peer = Peer(self.bus, "hub")
+        self.store = BlobStore(folder)
+        self.heard: list[Received] = []
+        self.acknowledges = True
+        self._news = asyncio.Condition()
+        for kind in (
+            DeviceState,
+            DeviceClaim,
+            WindowOpened,
+            WindowRefused,
+            WindowClosed,
+            KernelResult,
+            Telemetry,
+        ):
+            self.peer.on(kind, self._hear)
+        self.peer.on(BlobRequest, self._serve)
+
+    async def say(self, channel: str, message: Message) -> None:
+        await self.peer.send(topics.device_dn(SITE, NAME, channel), message)
+
+    async def grant(self, epoch: int, job: str = "job") -> None:
+        await self.say("window", WindowGrant(epoch=epoch, job=job, duration=300.0, measure=MEASURE))
+
+    async def wait(self, kind: type[M], accept: Callable[[M], bool] = lambda _: True, count: int = 1) -> M:
+        """Wait until `count` such messages were heard in all; return the last of them."""
+
+        def matching() -> list[M]:
+            return [r.message for r in self.heard if isinstance(r.message, kind) and accept(r.message)]
+
+        async with self._news:
+            await asyncio.wait_for(self._news.wait_for(lambda: len(matching()) >= count), LONG_S)
+        return matching()[-1]
+
+    def ids(self, kind: type[Message]) -> list[str]:
+        return [received.id for received in self.heard if isinstance(received.message, kind)]
+
+    async def _hear(self, received: Received) -> None:
+        if self.acknowledges and isinstance(received.message, (KernelResult, WindowClosed)):
+            await self.say("ack", Ack(ids=(received.id,)))
+        async with self._news:
+            self.heard.append(received)
+            self._news.notify_all()
+
+    async def _serve(self, received: Received) -> None:
+        assert isinstance(received.message, BlobRequest)
+        answer: BlobChunk | BlobAbsent = serve(self.store, received.message)
+        await self.say("blob", answer)
+
+
+class AgentProcess:
+    """`resonator agent` in a process of its own; what it logs is kept."""
+
+    def __init__(self, process: asyncio.subprocess.Process):
+        self.process = process
+        self.log = ""
+        self._reading = asyncio.ensure_future(self._read())
+        self._line = asyncio.Condition()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            async with self._line:
+                self.log += line.decode()
+                self._line.notify_all()
+
+    async def logged(self, text: str, count: int = 1) -> None:
+        async with self._line:
+            await asyncio.wait_for(self._line.wait_for(lambda: self.log.count(text) >= count), LONG_S)
+
+    async def ended(self) -> int:
+        code = await asyncio.wait_for(self.process.wait(), LONG_S)
+        await self._reading
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+@asynccontextmanager
+async def running_agent(url: str, state: Path, *options: str) -> AsyncIterator[AgentProcess]:
+    command = ("agent", "--name", NAME, "--site", SITE, "--broker", url, "--state", str(state))
+    config = state.with_suffix(".toml")
+    config.touch()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from resonator.cli.main import main; main()",
+        *command,
+        "--cpus",
+        "0",
+        "--max-foreign-load",
+        "1.0",
+        *options,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "RESONATOR_CONFIG": str(config), "NO_COLOR": "1"},
+    )
+    agent = AgentProcess(process)
+    try:
+        yield agent
+    finally:
+        agent.signal(signal.SIGKILL)
+        await agent.ended()
+        print(agent.log)  # pytest shows it when the test has failed
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Mosquitto]:
+    async with mosquitto() as server:
+        yield server
+
+
+@pytest.fixture
+async def hub(broker: Mosquitto, tmp_path: Path) -> AsyncIterator[ScriptedHub]:
+    made = ScriptedHub(broker.url, tmp_path / "hub")
+    await made.bus.subscribe(*topics.for_hub())
+    async with made.bus:
+        await made.bus.wait_connected(10)
+        serving = asyncio.ensure_future(made.peer.serve())
+        yield made
+    await serving
+
+
+@pytest.fixture(scope="session")
+def add_one(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return build_add_one(tmp_path_factory.mktemp("add-one"))
+
+
+def idle(state: DeviceState) -> bool:
+    return state.status is Status.IDLE
+
+
+async def open_window(hub: ScriptedHub, epoch: int) -> WindowOpened:
+    await hub.wait(DeviceState, idle)
+    await hub.grant(epoch)
+    return await hub.wait(WindowOpened, lambda message: message.epoch == epoch)
+
+
+async def test_a_window_from_grant_to_goodbye(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, add_one: bytes
+) -> None:
+    async with running_agent(broker.url, tmp_path / "state", "--label", "model=el300") as agent:
+        state = await hub.wait(DeviceState, idle)
+        assert state.identity is not None
+        assert state.identity.labels == {"model": "el300"}
+        assert state.identity.offers[0].kind == "cpu"
+
+        opened = await open_window(hub, 1)
+        assert opened.credit > 0
+        pulled = push("job/t0/c0", add_one, inline=False)
+        hub.store.put(add_one)
+        await hub.say("kernel", pulled)
+        await hub.say("kernel", push("job/t0/c1", build_c("crash", tmp_path)))
+        await hub.say("kernel", push("job/t0/c2", add_one))
+
+        first = await hub.wait(KernelResult, lambda result: result.candidate == "job/t0/c0")
+        crashed = await hub.wait(KernelResult, lambda result: result.failure is not None)
+        last = await hub.wait(KernelResult, lambda result: result.candidate == "job/t0/c2")
+        assert len(first.latencies) == len(last.latencies) == 2
+        assert crashed.candidate == "job/t0/c1"
+        assert first.conditions.frequency_hz is None or first.conditions.frequency_hz > 1e8
+
+        await hub.say("window", WindowClose(epoch=1))
+        closed = await hub.wait(WindowClosed)
+        assert (closed.reason, closed.measured) == ("asked", 3)
+        agent.signal(signal.SIGINT)
+        await hub.wait(DeviceState, lambda state: state.status is Status.OFFLINE)
+        assert await agent.ended() == 0
+
+
+async def test_a_repeated_push_is_measured_once_and_answered_again(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, add_one: bytes
+) -> None:
+    hub.acknowledges = False
+    async with running_agent(broker.url, tmp_path / "state"):
+        await open_window(hub, 1)
+        for expected in (1, 2):
+            await hub.say("kernel", push("job/t0/c0", add_one))
+            await hub.wait(KernelResult, count=expected)
+
+        assert len(set(hub.ids(KernelResult))) == 1
+
+
+async def test_a_lower_epoch_is_refused_by_the_device(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path
+) -> None:
+    async with running_agent(broker.url, tmp_path / "state"):
+        await open_window(hub, 7)
+        await hub.grant(6, job="usurper")
+
+        refused = await hub.wait(WindowRefused)
+        assert (refused.epoch, refused.highest) == (6, 7)
+
+
+async def test_a_killed_agent_comes_back_with_its_results_and_its_epoch(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, add_one: bytes
+) -> None:
+    hub.acknowledges = False
+    async with running_agent(broker.url, tmp_path / "state") as agent:
+        await open_window(hub, 5)
+        await hub.say("kernel", push("job/t0/c0", add_one, epoch=5))
+        before = await hub.wait(KernelResult)
+        agent.signal(signal.SIGKILL)
+        await agent.ended()
+    await hub.wait(DeviceState, lambda state: state.status is Status.OFFLINE)
+    hub.heard.clear()
+    hub.acknowledges = True
+
+    async with running_agent(broker.url, tmp_path / "state"):
+        assert await hub.wait(KernelResult) == before
+        assert (await hub.wait(WindowClosed)).reason == "restarted"
+        state = await hub.wait(DeviceState, idle)
+        assert state.epoch == 5
+        await hub.grant(5)
+        assert (await hub.wait(WindowRefused)).highest == 5
+
+
+async def test_a_second_agent_of_the_same_name_is_refused(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path
+) -> None:
+    async with running_agent(broker.url, tmp_path / "first") as holder:
+        await hub.wait(DeviceState, idle)
+        async with running_agent(broker.url, tmp_path / "second") as newcomer:
+            assert await newcomer.ended() == 4
+            assert "the name is taken by a living agent" in newcomer.log
+        assert holder.process.returncode is None
+        await hub.grant(1)
+        await hub.wait(WindowOpened)
+
+
+async def test_a_second_agent_on_the_same_state_is_refused(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path
+) -> None:
+    async with running_agent(broker.url, tmp_path / "state"):
+        await hub.wait(DeviceState, idle)
+        async with running_agent(broker.url, tmp_path / "state") as second:
+            assert await second.ended() == 2
+            assert "another agent is using the state directory" in second.log
+
+
+async def test_a_broker_that_is_not_there_is_a_sentence_and_a_retry(tmp_path: Path) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    async with running_agent(url, tmp_path / "state") as agent:
+        await agent.logged("trying again in", count=2)
+        assert "Traceback" not in agent.log
+        agent.signal(signal.SIGTERM)
+        assert await agent.ended() == 0
+
+
+async def test_an_interrupt_gives_up_a_kernel_that_does_not_end(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path
+) -> None:
+    async with running_agent(broker.url, tmp_path / "state") as agent:
+        await open_window(hub, 1)
+        await hub.say("kernel", push("job/t0/c0", build_c("endless", tmp_path)))
+        await hub.wait(Telemetry, lambda telemetry: telemetry.candidate == "job/t0/c0")
+        agent.signal(signal.SIGINT)
+        await hub.wait(DeviceState, lambda state: state.status is Status.DRAINING)
+        agent.signal(signal.SIGINT)
+
+        assert (await hub.wait(WindowClosed)).reason == "drained"
+        assert await agent.ended() == 130
+
+
+async def test_an_idle_agent_is_light(broker: Mosquitto, hub: ScriptedHub, tmp_path: Path) -> None:
+    async with running_agent(broker.url, tmp_path / "state") as agent:
+        await hub.wait(DeviceState, idle)
+        processes = [agent.pid, *_children(agent.pid)]
+
+        assert len(processes) == 2, "the agent and its warm profiler"
+        assert sum(map(_resident, processes)) < 160 * 2**20
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
