@@ -27,17 +27,22 @@ class Followable(Protocol):
 
 
 async def watch(client: Followable, job: str, *, json: bool, console: Console | None = None) -> JobStatus:
-    """Show a job until it has ended and return its last status; interrupted, say that the job goes on."""
-    console = console or output.console()
+    """Show a job as `show` does; interrupted, say that the job goes on."""
     try:
-        if json:
-            return await _as_json(client, job)
-        if console.is_terminal:
-            return await _as_picture(client, job, console)
-        return await _as_lines(client, job, console)
+        return await show(client, job, json=json, console=console)
     except asyncio.CancelledError:
         say(f"job {job} goes on; `resonator watch {job}` follows it, `resonator cancel {job}` ends it")
         raise
+
+
+async def show(client: Followable, job: str, *, json: bool, console: Console | None = None) -> JobStatus:
+    """Show a job until it has ended and return its last status."""
+    console = console or output.console()
+    if json:
+        return await _as_json(client, job)
+    if console.is_terminal:
+        return await _as_picture(client, job, console)
+    return await _as_lines(client, job, console)
 
 
 async def _as_json(client: Followable, job: str) -> JobStatus:

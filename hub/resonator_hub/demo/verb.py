@@ -17,7 +17,7 @@ import typer
 
 from resonator.cli import options
 from resonator.cli.exits import outcome, say
-from resonator.cli.live import watch
+from resonator.cli.live import show
 from resonator.cli.output import console, print_json
 from resonator.client import Client
 from resonator.client.order import name_for
@@ -121,7 +121,7 @@ class Demo:
         async with await self._connect(children) as client:
             await self._await_devices(client, children)
             job = await client.submit(self._job(), self._model)
-            watching = asyncio.ensure_future(watch(client, job, json=self._json))
+            watching = asyncio.ensure_future(show(client, job, json=self._json))
             try:
                 status = await _unless(children, watching)
             finally:
