@@ -36,8 +36,6 @@ from resonator_agent.window import CloseReason, Window
 DRAIN_S = 15.0
 """How long a drain waits for the current kernel before giving it up."""
 
-_SEEN = "a window of this or a later epoch has been seen"
-
 
 class State(str, Enum):
     """Where the agent stands."""
@@ -91,9 +89,11 @@ class Machine:
         """Take one event and return what is to be done; raises IllegalTransition and changes nothing."""
         rule = _RULES.get((self.state, type(event)))
         if rule is None:
-            raise IllegalTransition(
-                f"{type(event).__name__} cannot happen while {self.state.value}; before it: {self._told()}"
+            what, story = (
+                f"{type(event).__name__} cannot happen while {self.state.value}",
+                "; ".join(self._story),
             )
+            raise IllegalTransition(f"{what}; before it: {story or 'nothing'}")
         before = self.state
         self._commands = []
         rule(self, event)
@@ -167,41 +167,33 @@ class Machine:
 
     # --- the window -------------------------------------------------------------------------------------
 
-    def _open_or_refuse(self, event: ev.Granted) -> None:
-        if event.grant.epoch <= self.highest:
-            self._refuse_grant(event, _SEEN)
+    def _granted(self, event: ev.Granted) -> None:
+        grant, waiting = event.grant, self._successor
+        if self.window is not None and grant == self.window.grant:
+            if self.state is not State.ENDING:
+                self._do(do.Say(self.window.opened))
+        elif waiting is not None and grant == waiting.grant:
+            pass  # answered once the current kernel has ended
+        elif grant.epoch <= self.highest:
+            self._refuse_grant(event, "a window of this or a later epoch has been seen")
+        elif self._drain_ends is not None:
+            self._refuse_grant(event, "the agent is draining")
+        elif self.current is not None:
+            self._wait_for_kernel(event)
         else:
+            if self.window is not None:
+                self._close("superseded")
             self._open(event, event.at)
             self._do(do.Say(self.announcement()))
 
-    def _supersede_or_refuse(self, event: ev.Granted) -> None:
-        assert self.window is not None
-        if event.grant == self.window.grant:
-            self._do(do.Say(self.window.opened))
-        elif event.grant.epoch <= self.highest:
-            self._refuse_grant(event, _SEEN)
-        elif self.state is State.READY:
-            self._close("superseded")
-            self._open_or_refuse(event)
-        else:
-            self._successor = event
-            self.highest = event.grant.epoch
+    def _wait_for_kernel(self, event: ev.Granted) -> None:
+        """Open the granted window as soon as the current kernel has ended."""
+        self.highest = event.grant.epoch
+        if self._successor is not None:
+            self._refuse_grant(self._successor, "superseded before it opened")
+        self._successor = event
+        if self.state is State.MEASURING:
             self._end("superseded", stop=True)
-
-    def _grant_while_ending(self, event: ev.Granted) -> None:
-        assert self.window is not None
-        waiting = self._successor
-        if event.grant == self.window.grant or (waiting and event.grant == waiting.grant):
-            return  # answered once the current kernel has ended
-        if event.grant.epoch <= self.highest:
-            self._refuse_grant(event, _SEEN)
-        elif self._drain_ends is not None:
-            self._refuse_grant(event, "the agent is draining")
-        else:
-            self.highest = event.grant.epoch
-            if waiting is not None:
-                self._refuse_grant(waiting, "superseded before it opened")
-            self._successor = event
 
     def _refuse_grant(self, event: ev.Granted, reason: str) -> None:
         grant = event.grant
@@ -325,26 +317,20 @@ class Machine:
         self.state = State.GONE
         self._do(do.Leave())
 
-    def _drain_ready(self, event: ev.DrainAsked) -> None:
-        self._close("drained")
-        self._leave(event)
-
-    def _drain_measuring(self, event: ev.DrainAsked) -> None:
+    def _drain_busy(self, event: ev.DrainAsked) -> None:
+        if self._drain_ends is not None:
+            self._do(do.StopProfiling())
+            return
         self._drain_ends = event.at + DRAIN_S
+        if self._successor is not None:
+            self._refuse_grant(self._successor, "the agent is draining")
+            self._successor = None
         self._end("drained", stop=False)
         self._do(do.Say(self.announcement()), do.WakeAt(self._drain_ends))
 
-    def _drain_ending(self, event: ev.DrainAsked) -> None:
-        if self._drain_ends is None:
-            self._drain_ends = event.at + DRAIN_S
-            if self._successor is not None:
-                self._refuse_grant(self._successor, "the agent is draining")
-                self._successor = None
-            self._do(do.Say(self.announcement()), do.WakeAt(self._drain_ends))
-        else:
-            self._do(do.StopProfiling())
-
     def _leave(self, event: ev.Event) -> None:
+        if self.window is not None:
+            self._close("drained")
         self.state = State.GONE
         self._do(do.Say(self.announcement()), do.Leave())
 
@@ -357,9 +343,6 @@ class Machine:
 
     def _do(self, *commands: do.Command) -> None:
         self._commands.extend(commands)
-
-    def _told(self) -> str:
-        return "; ".join(self._story) or "nothing"
 
 
 _RULES: dict[tuple[State, type[ev.Event]], Callable[[Machine, Any], None]] = {
@@ -379,34 +362,37 @@ _RULES: dict[tuple[State, type[ev.Event]], Callable[[Machine, Any], None]] = {
             (ev.Connected, Machine._reconnected),
             (ev.ClaimSeen, Machine._newcomer_claims),
             (ev.StateSeen, Machine._other_state),
+            (ev.Granted, Machine._granted),
             (ev.CloseAsked, Machine._close_asked),
         )
     },
-    (State.IDLE, ev.Granted): Machine._open_or_refuse,
-    (State.IDLE, ev.KernelPushed): Machine._push_unwelcome,
-    (State.IDLE, ev.BlobArrived): Machine._ignore,
-    (State.IDLE, ev.BlobFailed): Machine._ignore,
+    **{
+        (state, event): rule
+        for state in (State.READY, State.MEASURING)
+        for event, rule in (
+            (ev.KernelPushed, Machine._stage),
+            (ev.BlobArrived, Machine._blob_arrived),
+            (ev.BlobFailed, Machine._blob_failed),
+            (ev.Woke, Machine._woke),
+        )
+    },
+    # Without a window, or at its end, blobs that were asked for may still come.
+    **{
+        (state, event): rule
+        for state in (State.IDLE, State.ENDING)
+        for event, rule in (
+            (ev.KernelPushed, Machine._push_unwelcome),
+            (ev.BlobArrived, Machine._ignore),
+            (ev.BlobFailed, Machine._ignore),
+        )
+    },
     (State.IDLE, ev.DrainAsked): Machine._leave,
     (State.IDLE, ev.Woke): Machine._ignore,
-    (State.READY, ev.Granted): Machine._supersede_or_refuse,
-    (State.READY, ev.KernelPushed): Machine._stage,
-    (State.READY, ev.BlobArrived): Machine._blob_arrived,
-    (State.READY, ev.BlobFailed): Machine._blob_failed,
-    (State.READY, ev.DrainAsked): Machine._drain_ready,
-    (State.READY, ev.Woke): Machine._woke,
-    (State.MEASURING, ev.Granted): Machine._supersede_or_refuse,
-    (State.MEASURING, ev.KernelPushed): Machine._stage,
-    (State.MEASURING, ev.BlobArrived): Machine._blob_arrived,
-    (State.MEASURING, ev.BlobFailed): Machine._blob_failed,
+    (State.READY, ev.DrainAsked): Machine._leave,
     (State.MEASURING, ev.ProfilingEnded): Machine._measured,
-    (State.MEASURING, ev.DrainAsked): Machine._drain_measuring,
-    (State.MEASURING, ev.Woke): Machine._woke,
-    (State.ENDING, ev.Granted): Machine._grant_while_ending,
-    (State.ENDING, ev.KernelPushed): Machine._push_unwelcome,
-    (State.ENDING, ev.BlobArrived): Machine._ignore,
-    (State.ENDING, ev.BlobFailed): Machine._ignore,
+    (State.MEASURING, ev.DrainAsked): Machine._drain_busy,
     (State.ENDING, ev.ProfilingEnded): Machine._measured_ending,
-    (State.ENDING, ev.DrainAsked): Machine._drain_ending,
+    (State.ENDING, ev.DrainAsked): Machine._drain_busy,
     (State.ENDING, ev.Woke): Machine._woke,
     **{(State.GONE, event): Machine._ignore for event in ev.Event.__subclasses__()},
 }

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 MAX_FRAME = 1 << 20
 _LENGTH = struct.Struct(">I")
