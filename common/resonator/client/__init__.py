@@ -4,7 +4,7 @@ async with Client.connect("mqtt://127.0.0.1:1883") as client:
     job = await client.submit("model.onnx")
     async for status in client.follow(job):
         print(status.trials, status.estimate)
-    await client.fetch(job, "model.tar")
+    await client.fetch(job, Path("model.tar"))
 """
 
 from resonator.client.client import Client
