@@ -36,14 +36,29 @@ class _Call(Future[Any]):
         super().__init__()
         self.name = getattr(function, "__name__", str(function))
         self.message = pickle.dumps((function, arguments))
-        self.kill: Callable[[], None] | None = None
+        self.unwanted = False
+        self._worker: _Worker | None = None
+        self._changing = threading.Lock()
 
     def cancel(self) -> bool:
         if super().cancel():
             return True
-        if self.kill is not None and not self.done():
-            self.kill()
+        with self._changing:
+            self.unwanted = True
+            if self._worker is not None:
+                self._worker.kill()
         return False
+
+    def run_on(self, worker: _Worker) -> tuple[Any, Exception | None] | None:
+        """Return the outcome of the call on `worker`, or None when the worker died or was killed."""
+        with self._changing:
+            if self.unwanted:
+                worker.kill()
+            self._worker = worker
+        outcome = worker.run(self.message)
+        with self._changing:  # from here on a cancellation comes too late to hit the worker's next call
+            self._worker = None
+            return None if self.unwanted else outcome
 
 
 class _Worker:
@@ -165,9 +180,7 @@ class WarmPool(Executor):
                 call.set_exception(ComputeFailed(f"{call.name} did not run: {error}"))
                 continue
             self._running.add(call)
-            call.kill = worker.kill
-            outcome = worker.run(call.message)
-            call.kill = None
+            outcome = call.run_on(worker)
             self._running.discard(call)
             if not _settle(call, outcome):
                 worker.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from resonator.tensors import TensorSpec
+from resonator_hub.artifacts import reference, unpack_arrays
 from resonator_hub.frontends import ModelInvalid
 from resonator_hub.frontends.onnx import check
+from resonator_hub.frontends.stand_in import with_random_weights
 from small_models import model, residual_net
 
 
@@ -120,3 +123,16 @@ def test_weights_count_in_a_model_of_constants() -> None:
         check(data, {}).parameters
         == numpy_helper.to_array(onnx.load_from_string(data).graph.initializer[0]).size
     )
+
+
+@pytest.mark.parametrize("name", ["light_squeezenet", "light_shufflenet"])
+def test_a_graph_without_weights_gets_some_that_tell_the_classes_apart(name: str) -> None:
+    light = Path(onnx.__file__).parent / "backend/test/data/light" / f"{name}.onnx"
+    data = with_random_weights(light.read_bytes(), seed=1)
+    assert data == with_random_weights(light.read_bytes(), seed=1)
+    assert check(data, {}).inputs == check(light.read_bytes(), {}).inputs
+    assert check(data, {}).parameters > 1_000_000
+    (scores,) = unpack_arrays(reference(data, {}, 0).outputs).values()
+    assert np.isfinite(scores).all()
+    assert scores.std() > 1e-5
+    assert scores.max() < 0.99

@@ -25,7 +25,7 @@ def check(model: bytes, shapes: Shapes) -> ModelCard:
     Takes milliseconds. Raises `ModelInvalid` for bytes that are not a whole ONNX model, for weights in
     other files, and for `shapes` that leave a dimension open or do not fit the model's inputs.
     """
-    proto = _parse(model)
+    proto = parse(model)
     inputs = _input_specs(proto.graph, shapes)
     return ModelCard(
         name=proto.graph.name,
@@ -58,7 +58,7 @@ def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
     """
     import onnxslim
 
-    proto = _parse(model)
+    proto = parse(model)
     inputs = _input_specs(proto.graph, shapes)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
@@ -75,7 +75,8 @@ def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
     return slim, inputs
 
 
-def _parse(model: bytes) -> Any:
+def parse(model: bytes) -> Any:
+    """Return the ONNX model in `model`. Raises `ModelInvalid` for anything but a whole one."""
     if len(model) > MAX_MODEL_BYTES:
         raise ModelInvalid(f"The model has {len(model)} bytes; at most {MAX_MODEL_BYTES} are accepted.")
     try:

@@ -108,9 +108,10 @@ def _search(
         rand_state=seed % (2**31 - 2) + 1,
     )
     guide = Guide(cost_model, seed)
+    asked = count + max(2, count // 4)  # a second round costs as much as the first, a few more here nothing
     context.pre_tuning(
-        max_trials=ROUNDS * count,
-        num_trials_per_iter=count,
+        max_trials=ROUNDS * asked,
+        num_trials_per_iter=asked,
         design_spaces=context.generate_design_space(),
         database=_database(module, target, tried),
         cost_model=guide.as_tvm(),
