@@ -1,0 +1,58 @@
+"""What the tests of the compute pool have its workers do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from resonator_hub.frontends import ModelInvalid
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hoard() -> int:
+    return len(bytearray(64 * 2**30))
+
+
+def refuse() -> None:
+    raise ModelInvalid("No.")
+
+
+def fail_inside_tvm() -> None:
+    import tvm
+
+    raise tvm.error.OpNotImplemented("no such operator")
+
+
+def loaded_modules() -> tuple[bool, bool]:
+    return "tvm.s_tir.tensor_intrin" in sys.modules, "xgboost" in sys.modules
+
+
+def cores_allowed() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def ignores_interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def announce(path: str) -> None:
+    with open(path, "w") as fifo:
+        fifo.write(str(os.getpid()))
+    spin()
