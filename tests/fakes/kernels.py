@@ -1,9 +1,8 @@
-"""Kernels for tests: one that TVM builds, and some that misbehave, written in C."""
+"""Kernels for tests: what TVM builds, and some that misbehave, written in C."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from resonator.bundle import Manifest, pack
 from resonator.messages import BlobRef, KernelPush
 from resonator.tensors import TensorSpec
 
@@ -74,6 +74,21 @@ def push(candidate: str, data: bytes, *, epoch: int = 1, job: str = "job", inlin
     )
 
 
-def target() -> str:
-    """Return a TVM target as a device would announce it."""
-    return json.dumps({"kind": "llvm", "num-cores": 1})
+def build_doubler(folder: Path) -> bytes:
+    """Have TVM compile a whole model, y = x + x, and return its bundle."""
+    import tvm
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((ELEMENTS,), "float32"))
+    with builder.function("main", [x]):
+        builder.emit_func_output(builder.emit(relax.op.add(x, x)))
+    target = tvm.target.Target({"kind": "llvm"})
+    tvm.compile(builder.get(), target).export_library(str(folder / "model.so"))
+    manifest = Manifest(
+        name="doubler",
+        target=str(target),
+        inputs=(TensorSpec(name="x", shape=(ELEMENTS,), dtype="float32"),),
+        outputs=(TensorSpec(name="y", shape=(ELEMENTS,), dtype="float32"),),
+    )
+    return pack((folder / "model.so").read_bytes(), manifest)

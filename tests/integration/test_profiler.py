@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fakes.kernels import build_add_one, build_c, push
+from fakes.kernels import ELEMENTS, build_add_one, build_c, build_doubler, push
 from resonator.failures import FailureKind
 from resonator.jobspec import Measure
 from resonator.messages import KernelPush
@@ -28,7 +30,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def get(name: str) -> Path:
         if name not in built:
-            data = build_add_one(folder) if name == "add" else build_c(name, folder)
+            builders = {"add": build_add_one, "doubler": build_doubler}
+            data = builders[name](folder) if name in builders else build_c(name, folder)
             built[name] = folder / f"{name}.blob"
             built[name].write_bytes(data)
         return built[name]
@@ -128,6 +131,40 @@ async def test_arguments_beyond_the_memory_limit_are_a_memory_failure(
 
     assert outcome.failure is not None
     assert outcome.failure.kind is FailureKind.KERNEL_MEMORY
+
+
+@pytest.mark.parametrize(("factor", "accepted"), [(2.0, True), (2.1, False)])
+async def test_a_model_is_timed_and_compared_with_its_reference(
+    profiler: Profiler, library: Callable[[str], Path], tmp_path: Path, factor: float, accepted: bool
+) -> None:
+    inputs = np.linspace(0.0, 1.0, ELEMENTS, dtype=np.float32)
+    np.savez(tmp_path / "reference.npz", **{"in:x": inputs, "out:y": np.float32(factor) * inputs})
+    run = replace(prepared(library("doubler"), model=True), reference=tmp_path / "reference.npz")
+
+    outcome = await measured(profiler, run)
+
+    assert outcome.failure is None
+    assert len(outcome.latencies) == 3
+    assert outcome.error is not None
+    assert (outcome.error < 1e-6) is accepted
+
+
+async def test_a_model_without_a_reference_is_timed_all_the_same(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    outcome = await measured(profiler, prepared(library("doubler"), model=True))
+
+    assert len(outcome.latencies) == 3
+    assert outcome.error is None
+
+
+async def test_a_model_that_is_no_bundle_is_a_build_error(profiler: Profiler, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"no bundle")
+
+    outcome = await measured(profiler, prepared(tmp_path / "text", model=True))
+
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.BUILD_ERROR
 
 
 async def test_a_stopped_kernel_has_no_outcome(profiler: Profiler, library: Callable[[str], Path]) -> None:
