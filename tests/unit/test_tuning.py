@@ -11,7 +11,7 @@ import pytest
 import kernel_timing
 import resonator
 from resonator import bundle
-from resonator.accuracy import relative_error, worst_error
+from resonator.accuracy import worst_error
 from resonator.failures import Failure, FailureKind
 from resonator_hub import cost_model, warm
 from resonator_hub.artifacts import Best, compile_model, pack_arrays, reference, unpack_arrays
@@ -97,21 +97,18 @@ def test_a_space_that_is_exhausted_gives_fewer_and_then_none(target: str) -> Non
     assert len(seen) < 6 * 64
 
 
-def test_a_kernel_computes_what_the_unscheduled_workload_does(
+def test_a_kernel_takes_the_arguments_of_its_workload_whatever_layout_it_chose(
     task: Workload, target: str, measured: list[tuple[Proposal, Kernel, float]]
 ) -> None:
     plain = build(task.module, b"", target)
     assert isinstance(plain, Kernel)
-    expected = kernel_timing.run(plain)
-    rewritten = 0
     for _, kernel, _ in measured[:4]:
-        assert kernel.arguments[0] == plain.arguments[0]
+        sizes = [np.prod(spec.shape) for spec in kernel.arguments]
+        assert sizes == [np.prod(spec.shape) for spec in plain.arguments]
         assert kernel.arguments[-1] == plain.arguments[-1]
-        outputs = kernel_timing.run(kernel)
-        # A kernel that chose a layout for its weight reads the same bytes in another order.
-        rewritten += relative_error(outputs[-1], expected[-1]) > 1e-5
-        assert np.isfinite(outputs[-1]).all()
-    assert rewritten <= 4
+        # Not compared by value: a kernel that chose a layout for its weight reads the same bytes in
+        # another order. The whole models below are, where the weights have been brought into it.
+        assert np.isfinite(kernel_timing.run(kernel)[-1]).all()
 
 
 def test_a_trace_that_does_not_belong_to_the_workload_is_a_build_error(
