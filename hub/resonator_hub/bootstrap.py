@@ -43,8 +43,9 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will)
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
+        await compute.start()
         await stack.enter_async_context(bus)
-        await _run_both(hub, compute, stop)
+        await hub.run(stop)
 
 
 async def _broker(settings: HubSettings, stack: contextlib.AsyncExitStack) -> str:
@@ -67,17 +68,3 @@ def _identity(settings: HubSettings, slots: int, database: Database) -> Identity
         )
     session = journal.length() + 1  # every start adds at least one event
     return Identity(settings.site, settings.hub, session, slots, rules)
-
-
-async def _run_both(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
-    """Run the hub while compute warms up; a hub that cannot compute ends."""
-    running = asyncio.create_task(hub.run(stop), name="hub")
-    warming = asyncio.create_task(compute.start(), name="compute")
-    try:
-        await asyncio.wait({running, warming}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            await warming
-        await running
-    finally:
-        stop.set()
-        await asyncio.wait({running, warming})

@@ -132,7 +132,7 @@ class Hub:
         await self._submissions.close()
         if not self._bus.connected:
             return
-        await self._windows.close_all(GOODBYE_S)
+        await self._windows.end_all(GOODBYE_S)
         await self._board.close(GOODBYE_S)
         await self._acks.close(GOODBYE_S)
         goodbye = self.peer.send(self.identity.topic, self.identity.state(online=False), retain=True)
@@ -146,7 +146,7 @@ class Hub:
             part.cancel()
         await asyncio.wait(parts)
         await self._submissions.close()
-        await self._windows.close_all(0.0)
+        await self._windows.close()
         await self._measuring.close()
         await self._serving.close()
         await self._board.close(0.0)

@@ -74,7 +74,7 @@ class Acts:
         """Return who performs each command."""
         return {
             OpenWindow: self._open,
-            CloseWindow: self.windows.close,
+            CloseWindow: self.windows.end,
             Profile: self.measuring.push,
             Record: self.records.keep,
             Report: self._report,

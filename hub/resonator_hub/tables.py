@@ -108,8 +108,9 @@ COST_MODELS = Table(
     METADATA,
     Column("hardware", Text, primary_key=True),
     Column("digest", _DIGEST, nullable=False),
+    Column("learned", Integer, nullable=False),
 )
-"""The current cost model of each kind of hardware."""
+"""The current cost model of each kind of hardware, and up to which record it has learned."""
 
 DEVICES = Table(
     "devices",

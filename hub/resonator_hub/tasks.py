@@ -10,6 +10,15 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
+async def happens(event: asyncio.Event, within_s: float) -> bool:
+    """Wait for an event; return whether it came within that many seconds."""
+    try:
+        await asyncio.wait_for(event.wait(), within_s)
+    except asyncio.TimeoutError:
+        return False
+    return True
+
+
 class Tasks:
     """Asyncio tasks by a key; a new one under a key ends the one before it."""
 
@@ -40,11 +49,11 @@ class Tasks:
 
     async def close(self) -> None:
         """End all work, and wait until it has."""
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        running = set(self._running.values())
+        while running:
+            for task in running:
+                task.cancel()  # once may not do: a wait with a timeout can swallow it
+            _, running = await asyncio.wait(running, timeout=1.0)
 
     def _ended(self, key: Hashable, task: asyncio.Task[None]) -> None:
         if self._running.get(key) is task:

@@ -27,10 +27,6 @@ class Registry:
         """Return what a device last said it is."""
         return self._identities.get(device)
 
-    def telemetry(self, device: DeviceId) -> Telemetry | None:
-        """Return how a device last said it fares."""
-        return self._telemetry.get(device)
-
     def keep(self, device: DeviceId, identity: Identity) -> None:
         """Keep what a device is, on disk if it is news."""
         if self._identities.get(device) == identity:
@@ -46,8 +42,7 @@ class Registry:
     def complete(self, report: DeviceReport) -> DeviceReport:
         """Return the scheduler's report with what the device itself said."""
         device = DeviceId(report.device)
-        telemetry = self._telemetry.get(device)
-        doing = report.doing or (
-            f"measuring {telemetry.candidate}" if telemetry and telemetry.candidate else ""
-        )
+        telemetry, doing = self._telemetry.get(device), report.doing
+        if not doing and telemetry is not None and telemetry.candidate and telemetry.epoch == report.epoch:
+            doing = f"measuring {telemetry.candidate}" if report.state == "running" else ""
         return report.model_copy(update={"identity": self._identities.get(device), "doing": doing})

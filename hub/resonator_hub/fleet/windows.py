@@ -19,7 +19,7 @@ from resonator_hub.fleet.acks import Acks
 from resonator_hub.inbox import Inbox
 from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import CloseWindow, OpenWindow
-from resonator_hub.tasks import Tasks
+from resonator_hub.tasks import Tasks, happens
 
 log = structlog.get_logger(__name__)
 REPEAT_S = 3.0
@@ -75,7 +75,7 @@ class Windows:
         self._set(command.device, _Window(command.epoch, "granting"))
         self._tasks.start(command.device, self._grant(command, measure))
 
-    def close(self, command: CloseWindow) -> None:
+    def end(self, command: CloseWindow) -> None:
         """End a window, or take back a grant that is not answered yet."""
         self._ended(command.device)
         self._set(command.device, _Window(command.epoch, "closing"))
@@ -85,35 +85,40 @@ class Windows:
         """Forget what was open on a device that is gone."""
         self._over(device)
 
-    async def close_all(self, timeout_s: float) -> None:
+    async def end_all(self, timeout_s: float) -> None:
         """End every window, and wait a while for the devices to confirm."""
         for device, window in list(self._windows.items()):
             if window.phase != "closing":
-                self.close(CloseWindow(device, window.epoch))
-        try:
-            await asyncio.wait_for(self._none.wait(), timeout_s)
-        except asyncio.TimeoutError:
+                self.end(CloseWindow(device, window.epoch))
+        if not await happens(self._none, timeout_s):
             log.warning("windows left to end by themselves", devices=sorted(self._windows))
+
+    async def close(self) -> None:
+        """Stop granting and closing."""
         await self._tasks.close()
 
     async def _grant(self, command: OpenWindow, measure: Measure) -> None:
         device, epoch = command.device, command.epoch
         grant = WindowGrant(epoch=epoch, job=command.job, duration=command.duration_s, measure=measure)
-        await self._send_until_answered(device, grant)
-        self._over(device)
-        self._inbox.post(events.WindowRefused(self._inbox.now(), device, epoch, None, "no answer"))
+        if not await self._answered(device, grant):
+            self._over(device)
+            self._inbox.post(events.WindowRefused(self._inbox.now(), device, epoch, None, "no answer"))
 
     async def _close(self, device: DeviceId, epoch: int) -> None:
-        await self._send_until_answered(device, WindowClose(epoch=epoch))
-        log.warning("the device did not confirm the end of its window", device=device, epoch=epoch)
-        self._over(device)
+        if not await self._answered(device, WindowClose(epoch=epoch)):
+            log.warning("the device did not confirm the end of its window", device=device, epoch=epoch)
+            self._over(device)
 
-    async def _send_until_answered(self, device: DeviceId, message: Message) -> None:
-        """Send a message again and again; whoever hears the answer ends this task."""
-        message_id = new_id()
+    async def _answered(self, device: DeviceId, message: Message) -> bool:
+        """Send a message again and again until an answer has changed the window; False when none came."""
+        window, message_id = self._windows[device], new_id()
         for _ in range(ATTEMPTS):
             await self._send(device, message, message_id)
             await asyncio.sleep(self._repeat_s)
+            # An answer ends this task, too, but a task that waits with a timeout may miss that.
+            if self._windows.get(device) is not window:
+                return True
+        return False
 
     async def _send(self, device: DeviceId, message: Message, message_id: str) -> None:
         sent = self._peer.send(to_device(device, "window"), message, message_id=message_id)
@@ -135,7 +140,7 @@ class Windows:
         self._acks.send(device, received.id)
         if window is None and epoch >= self.granted(device):
             # Its grant was given up for unanswered, or was made by an earlier life of this hub.
-            self.close(CloseWindow(device, epoch))
+            self.end(CloseWindow(device, epoch))
         if window is None or window.epoch != epoch:
             self._peer.refuse("unasked", received.topic, f"no window of epoch {epoch} is wanted")
 

@@ -15,7 +15,7 @@ from resonator.errors import BusUnreachable, MessageInvalid
 from resonator.messages import BlobAbsent, BlobChunk, BlobRef, BlobRequest
 from resonator_hub import inline
 from resonator_hub.door import admit
-from resonator_hub.tasks import Tasks
+from resonator_hub.tasks import Tasks, happens
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Serving:
                 arrived.clear()
                 for request in assembly.requests(time.monotonic()):
                     await self._peer.send(topic, request)
-                await _wait(arrived)
+                await happens(arrived, REPEAT_S)
         finally:
             del self._assemblies[ref.digest], self._arrived[ref.digest]
         if assembly.failure is not None:
@@ -92,10 +92,3 @@ class Serving:
             return
         assembly.accept(piece)
         self._arrived[piece.digest].set()
-
-
-async def _wait(arrived: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(arrived.wait(), REPEAT_S)
-    except asyncio.TimeoutError:
-        return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 
 from resonator.ids import CandidateId, DeviceId, JobId
 from resonator_hub.scheduler.commands import Profile
@@ -11,28 +12,32 @@ Key = tuple[DeviceId, int, CandidateId]
 """A kernel in a window."""
 
 
+@dataclass
+class Expected:
+    """How many results of a kernel in a window are still to come, and those that came, by message id.
+
+    The future of a result ends when it is journalled. A kernel may be asked for twice in one window: its
+    first measurement was disturbed.
+    """
+
+    missing: int = 0
+    came: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+
+
 class Asked:
-    """Every kernel ever pushed for a job that goes on, with the future of its result's being journalled."""
+    """Every kernel ever pushed for a job that goes on."""
 
     def __init__(self) -> None:
-        self._pushed: dict[JobId, dict[Key, asyncio.Future[None] | None]] = {}
+        self._pushed: dict[JobId, dict[Key, Expected]] = {}
 
     def note(self, command: Profile) -> None:
-        """Expect a result."""
+        """Expect a result, or one more."""
         key = (command.device, command.epoch, command.candidate)
-        self._pushed.setdefault(command.job, {}).setdefault(key, None)
+        self._pushed.setdefault(command.job, {}).setdefault(key, Expected()).missing += 1
 
-    def includes(self, job: JobId, key: Key) -> bool:
-        """Whether this result was asked for."""
-        return key in self._pushed.get(job, {})
-
-    def taken(self, job: JobId, key: Key) -> asyncio.Future[None] | None:
-        """Return the future of a result that has come before; None for the first one."""
-        return self._pushed[job][key]
-
-    def take(self, job: JobId, key: Key, taken: asyncio.Future[None]) -> None:
-        """Note that the result has come."""
-        self._pushed[job][key] = taken
+    def find(self, job: JobId, key: Key) -> Expected | None:
+        """Return what is expected; None when nobody asked."""
+        return self._pushed.get(job, {}).get(key)
 
     def forget(self, job: JobId) -> None:
         """Expect nothing more for a job that has ended."""

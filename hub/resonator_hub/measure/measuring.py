@@ -23,7 +23,7 @@ from resonator_hub.measure.lane import Lane, Push
 from resonator_hub.records import Catalog
 from resonator_hub.scheduler.commands import Profile
 from resonator_hub.scheduler.events import Measured
-from resonator_hub.tasks import Tasks
+from resonator_hub.tasks import Tasks, happens
 
 log = structlog.get_logger(__name__)
 REPEAT_S = 15.0
@@ -90,9 +90,9 @@ class Measuring:
 
     def opened(self, device: DeviceId, epoch: int, credit: int) -> None:
         """Begin to push into a window."""
-        self._lanes[device] = Lane(epoch, credit)
-        self._heard[device] = asyncio.Event()
-        self._tasks.start(device, self._repeat(device))
+        lane = self._lanes[device] = Lane(epoch, credit)
+        heard = self._heard[device] = asyncio.Event()
+        self._tasks.start(device, self._repeat(device, lane, heard))
 
     def ended(self, device: DeviceId) -> None:
         """Push nothing more into a device's window."""
@@ -142,16 +142,14 @@ class Measuring:
             reference=inline.reference(self._blobs, reference, inline=carried) if reference else None,
         )
 
-    async def _repeat(self, device: DeviceId) -> None:
+    async def _repeat(self, device: DeviceId, lane: Lane, heard: asyncio.Event) -> None:
         """Push again what nothing was heard of; without the bytes, which the device asks for if it must."""
-        while True:
-            heard = self._heard[device]
-            try:
-                await asyncio.wait_for(heard.wait(), self._repeat_s)
+        while self._lanes.get(device) is lane:
+            if await happens(heard, self._repeat_s):
                 heard.clear()
-            except asyncio.TimeoutError:
-                for push in self._lanes[device].outstanding:
-                    await self._send(push, carried=False)
+                continue
+            for push in lane.outstanding:
+                await self._send(push, carried=False)
 
     def _fail(self, command: Profile, kind: FailureKind, detail: str) -> None:
         at, failure = self._inbox.now(), Failure(kind=kind, detail=detail)
@@ -160,21 +158,26 @@ class Measuring:
 
     async def _on_result(self, received: Received, result: KernelResult) -> None:
         device, job, candidate = device_of(received), JobId(result.job), CandidateId(result.candidate)
-        key = (device, result.epoch, candidate)
+        expected = self._asked.find(job, (device, result.epoch, candidate))
         self._note_progress(device, candidate)
-        if not self._asked.includes(job, key):
-            self._acks.send(device, received.id)
-            detail = f"nobody asked {device} for {candidate} of job {job} in window {result.epoch}"
-            self._peer.refuse("unasked", received.topic, detail)
+        if expected is None:
+            self._refuse(received, "unasked", f"nobody asked {device} for {candidate} in {result.epoch}")
+        elif received.id in expected.came:
+            self._acks.send_when(expected.came[received.id], device, received.id)
+        elif expected.missing == 0:
+            self._refuse(received, "unasked", f"{candidate} was measured before in window {result.epoch}")
         elif bool(result.latencies) == (result.failure is not None):
-            self._acks.send(device, received.id)
-            self._peer.refuse("invalid", received.topic, f"{candidate}: latencies or a failure, one of them")
+            self._refuse(received, "invalid", f"{candidate}: latencies or a failure, one of them")
         else:
-            taken = self._asked.taken(job, key)
-            if taken is None:
-                taken = self._inbox.post(_measured(self._inbox.now(), device, result))
-                self._asked.take(job, key, taken)
+            taken = self._inbox.post(_measured(self._inbox.now(), device, result))
+            expected.missing -= 1
+            expected.came[received.id] = taken
             self._acks.send_when(taken, device, received.id)
+
+    def _refuse(self, received: Received, why: str, detail: str) -> None:
+        """Count a result that changes nothing; acknowledged, so that it does not come again for ever."""
+        self._acks.send(device_of(received), received.id)
+        self._peer.refuse(why, received.topic, detail)
 
     def _note_progress(self, device: DeviceId, candidate: CandidateId) -> None:
         lane = self._lanes.get(device)

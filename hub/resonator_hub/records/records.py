@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from statistics import median
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, func, select
 
 from resonator.failures import Failure, Fault
 from resonator_hub.database import Database, insert_once, put
@@ -25,9 +25,10 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Learned:
+class Lesson:
     """What the cost model may learn from one record; `latency_s` is None for a kernel that failed."""
 
+    record: int
     features: str
     workload: str
     latency_s: float | None
@@ -64,13 +65,22 @@ class Records:
         """Return the fastest candidate on record, if there is one."""
         return next(iter(self.top(hardware, workload, 1)), None)
 
-    def learned(self, hardware: str, latest: int) -> tuple[Learned, ...]:
-        """Return what the `latest` records of this hardware teach, oldest first, over all workloads."""
-        columns = (RECORDS.c.features, RECORDS.c.workload, RECORDS.c.latency_s)
-        query = select(*columns).where(RECORDS.c.hardware == hardware).order_by(RECORDS.c.record.desc())
+    def slowest(self, hardware: str, workload: str) -> float | None:
+        """Return the longest latency measured for a workload on this hardware, in seconds."""
+        query = select(func.max(RECORDS.c.latency_s))
+        of_these = query.where(RECORDS.c.hardware == hardware, RECORDS.c.workload == workload)
         with self._database.transaction() as connection:
-            rows = connection.execute(query.limit(latest)).all()
-        return tuple(Learned(row.features, row.workload, row.latency_s) for row in reversed(rows))
+            return connection.execute(of_these).scalar()
+
+    def lessons(self, hardware: str) -> tuple[Lesson, ...]:
+        """Return what the cost model of this hardware has not learned yet, over all workloads, in order."""
+        learned = select(COST_MODELS.c.learned).where(COST_MODELS.c.hardware == hardware)
+        columns = (RECORDS.c.record, RECORDS.c.features, RECORDS.c.workload, RECORDS.c.latency_s)
+        with self._database.transaction() as connection:
+            after = connection.execute(learned).scalar() or 0
+            query = select(*columns).where(RECORDS.c.hardware == hardware, RECORDS.c.record > after)
+            rows = connection.execute(query.order_by(RECORDS.c.record)).all()
+        return tuple(Lesson(row.record, row.features, row.workload, row.latency_s) for row in rows)
 
     def cost_model(self, hardware: str) -> str | None:
         """Return the digest of the current cost model of this hardware, if there is one."""
@@ -78,10 +88,11 @@ class Records:
         with self._database.transaction() as connection:
             return connection.execute(query).scalar()
 
-    def set_cost_model(self, hardware: str, digest: str) -> None:
-        """Make a blob the current cost model of this hardware."""
+    def set_cost_model(self, hardware: str, digest: str, learned: int) -> None:
+        """Make a blob the current cost model of this hardware; it has learned up to this record."""
+        row = {"hardware": hardware, "digest": digest, "learned": learned}
         with self._database.transaction() as connection:
-            put(connection, COST_MODELS, "hardware", {"hardware": hardware, "digest": digest})
+            put(connection, COST_MODELS, "hardware", row)
 
     def _known(self, query: Select[str, str, float | None, str | None]) -> tuple[Known, ...]:
         with self._database.transaction() as connection:

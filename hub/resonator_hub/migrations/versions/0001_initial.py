@@ -24,6 +24,7 @@ def upgrade() -> None:
         "cost_models",
         sa.Column("hardware", sa.Text, primary_key=True),
         sa.Column("digest", DIGEST, nullable=False),
+        sa.Column("learned", sa.Integer, nullable=False),
     )
     op.create_table(
         "devices",
