@@ -15,7 +15,11 @@ def configure(level: str = "warning") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # the default prints every local
+            ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(int(logging.getLevelName(level.upper()))),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # looked up late: tests replace it
