@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from resonator.cli import connect, verbs
+from resonator.cli import bundles, connect, verbs
 from resonator.cli.exits import ExitCode, code_of, outcome
 from resonator.cli.main import make_app
 from resonator.errors import BusUnreachable, InputInvalid, MessageInvalid, Refused, ResonatorError
@@ -458,6 +458,17 @@ def test_a_bad_bundle_is_answered_with_one_sentence(
     assert result.exit_code == ExitCode.BAD_INPUT
     assert sentence in result.stderr
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_without_the_runtime_run_says_what_to_install(
+    client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "find_spec", lambda module: None)
+
+    result = run("run", tmp_path / "b.tar", "--input", tmp_path / "in.npz", "--output", tmp_path / "out.npz")
+
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert "needs resonator[agent] (numpy, tvm not installed)" in result.stderr
 
 
 # --- verbs of other packages ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,19 +28,22 @@ def run(
     json: options.Json = False,
 ) -> None:
     """Run a bundle on this machine, with the TVM runtime alone."""
-    try:
-        outputs = _run(bundle, input)
-        _write_arrays(output, outputs)
-    except ModuleNotFoundError as error:
-        raise InputInvalid(
-            f"`resonator run` needs resonator[agent] ({error.name} is not installed): "
-            "pip install 'resonator[agent]'"
-        ) from error
+    _require("numpy", "tvm")
+    outputs = _run(bundle, input)
+    _write_arrays(output, outputs)
     if json:
         shapes = {name: {"dtype": str(array.dtype), "shape": array.shape} for name, array in outputs.items()}
         print_json({"output": str(output), "outputs": shapes})
     else:
         say(f"{', '.join(outputs)} written to {output}")
+
+
+def _require(*modules: str) -> None:
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise InputInvalid(
+            f"`resonator run` needs resonator[agent] ({', '.join(missing)} not installed): "
+            "pip install 'resonator[agent]'"
+        )
 
 
 def _run(bundle: Path, path: Path) -> dict[str, NDArray[Any]]:
