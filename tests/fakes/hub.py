@@ -108,7 +108,15 @@ class TalkingHub:
         self.chunks.put_nowait(received.message)
 
     async def _tell(self, received: Received) -> None:
-        await self._answer(received, JobList(jobs=tuple(self.statuses.values())))
+        assert isinstance(received.message, JobQuery)
+        wanted = received.message.job
+        if wanted is None:
+            await self._answer(received, JobList(jobs=tuple(self.statuses.values())))
+        elif wanted in self.statuses:
+            await self._answer(received, JobList(jobs=(self.statuses[wanted],)))
+        else:
+            failure = Failure(kind=FailureKind.JOB_INVALID, detail=f"job {wanted!r} is not known")
+            await self._answer(received, Rejected(failure=failure))
 
     async def _cancel(self, received: Received) -> None:
         assert isinstance(received.message, JobCancel)

@@ -129,8 +129,9 @@ async def test_a_job_is_found_by_the_beginning_of_its_id(client: Client, hub: Ta
     assert (await client.job("net-1")).job == "net-1"
     with pytest.raises(InputInvalid, match=r"job 'net' fits 3 jobs \(net-12, net-13, net-1\)"):
         await client.job("net")
-    with pytest.raises(InputInvalid, match="knows no job 'x'; `resonator jobs` lists"):
-        await client.job("x")
+    for absent in ("x", "a/b", "net-111"):
+        with pytest.raises(InputInvalid, match=f"knows no job '{absent}'; `resonator jobs` lists"):
+            await client.job(absent)
 
 
 async def test_a_job_is_canceled_once(client: Client, hub: TalkingHub) -> None:

@@ -133,15 +133,24 @@ class Client:
 
     async def job(self, job: str) -> JobStatus:
         """Return a job's status; `job` is its id or a beginning that fits no other."""
-        statuses = await self.jobs()
-        fitting = [status for status in statuses if status.job == job]
-        fitting = fitting or [status for status in statuses if status.job.startswith(job)]
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            some = ", ".join(status.job for status in fitting[:5])
+        if is_name(job) and (status := await self._find(job)) is not None:
+            return status
+        fitting = [status.job for status in await self.jobs() if status.job.startswith(job)]
+        if len(fitting) > 1:
+            some = ", ".join(fitting[:5])
             raise InputInvalid(f"job {job!r} fits {len(fitting)} jobs ({some}); give more of the id")
-        raise InputInvalid(f"the hub knows no job {job!r}; `resonator jobs` lists what it knows")
+        # The list leaves out the tasks of older jobs: ask again by the whole id.
+        if not fitting or (status := await self._find(fitting[0])) is None:
+            raise InputInvalid(f"the hub knows no job {job!r}; `resonator jobs` lists what it knows")
+        return status
+
+    async def _find(self, job: str) -> JobStatus | None:
+        """Return the status of the job with this very id, if there is one."""
+        try:
+            found = (await self._ask(JobQuery(job=job), JobList)).jobs
+        except Refused:
+            return None
+        return found[0] if found else None
 
     async def follow(self, job: str) -> AsyncIterator[JobStatus]:
         """Yield a job's status now and at each change, until it has ended."""
