@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -27,10 +28,10 @@ class Arguments:
 
         key = f"{device} {specs}"
         if key not in self._kept:
-            arrays = [random(shape, dtype) for shape, dtype in specs]
-            size = sum(array.nbytes for array in arrays)
+            size = sum(math.prod(shape) * np.dtype(_named(dtype)).itemsize for shape, dtype in specs)
             self._make_room(size)
-            self._kept[key] = size, [tensor(array, device) for array in arrays]
+            # One after the other: an array and its copy on the device need not both be held for all.
+            self._kept[key] = size, [tensor(random(shape, dtype), device) for shape, dtype in specs]
         self._kept.move_to_end(key)
         return self._kept[key][1]
 
@@ -52,10 +53,10 @@ def random(shape: list[int], dtype: str) -> NDArray[Any]:
     numbers = generator.random(shape, dtype=np.float32)
     numbers *= 0.9
     numbers += 0.1
-    return numbers.astype(_float(dtype), copy=False)
+    return numbers.astype(_named(dtype), copy=False)
 
 
-def _float(dtype: str) -> Any:
+def _named(dtype: str) -> Any:
     if hasattr(np, dtype):
         return dtype
     import ml_dtypes  # bfloat16 and its kind, which numpy does not know

@@ -75,6 +75,7 @@ def agent(
     )
     folder = state or platformdirs.user_state_path("resonator") / "agents" / chosen.site / name
     memory = Memory(folder.absolute())
+    stand_aside(limits.cores)
     try:
         identity = identify_box(limits.cores, labels, memory.folder)
         log.info(
@@ -124,6 +125,13 @@ def choose_cores(count: int, cpus: str | None, available: Collection[int]) -> tu
     if not named <= set(usable):
         raise InputInvalid(f"--cpus {cpus}: this process may use the cores {_listed(usable)}")
     return tuple(sorted(named))
+
+
+def stand_aside(cores: Sequence[int]) -> None:
+    """Keep this process off the cores that kernels are measured on, where there are others."""
+    others = os.sched_getaffinity(0) - set(cores)
+    if others:
+        os.sched_setaffinity(0, others)
 
 
 def kernel_memory_bytes(given_mb: int | None, box: int) -> int:

@@ -29,17 +29,26 @@ class Intake:
         """Begin to fetch a blob."""
         if self._store.has(ref.digest):
             self._done(ref.digest, None)
-        elif ref.data is not None:
-            self._unpack(ref, ref.data)
-        elif ref.digest not in self._pulls:
-            self._pulls[ref.digest] = Assembly(self._store, ref.digest, ref.size)
-            self._pump(ref.digest)
+            return
+        try:
+            if ref.data is not None:
+                self._unpack(ref, ref.data)
+            elif ref.digest not in self._pulls:
+                self._pulls[ref.digest] = Assembly(self._store, ref.digest, ref.size)
+                self._pump(ref.digest)
+        except OSError as error:
+            self._disk_failed(ref.digest, error)
 
     def accept(self, answer: BlobChunk | BlobAbsent) -> None:
         """Take the hub's answer to a request; one that was not asked for is ignored."""
         pull = self._pulls.get(answer.digest)
-        if pull is not None:
+        if pull is None:
+            return
+        try:
             pull.accept(answer)
+        except OSError as error:
+            self._disk_failed(answer.digest, error)
+        else:
             self._pump(answer.digest)
 
     def drop(self, digest: str) -> None:
@@ -77,6 +86,11 @@ class Intake:
             self._done(digest, pull.failure)
         elif pull.wake_at is not None:
             self._timers[digest] = loop.call_at(pull.wake_at, self._pump, digest)
+
+    def _disk_failed(self, digest: str, error: OSError) -> None:
+        self._forget(digest)
+        detail = f"blob {digest} cannot be kept on this device: {error.strerror}"
+        self._done(digest, Failure(kind=FailureKind.DEVICE_REFUSED, detail=detail))
 
     def _forget(self, digest: str) -> None:
         self._pulls.pop(digest, None)

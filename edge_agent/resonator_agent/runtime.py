@@ -19,6 +19,7 @@ from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
 from resonator.bus.peer import Peer, Received, new_id
 from resonator.bus.port import Will
+from resonator.cli.exits import ExitCode
 from resonator.failures import Failure
 from resonator.ids import device_id
 from resonator.messages import (
@@ -56,8 +57,6 @@ IDLE_TELEMETRY_S = 60.0
 FAREWELL_S = 5.0
 """How long the last words may take to reach the broker."""
 MAX_CREDIT = 1024**3
-
-EXIT_FINE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 4, 130
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Agent:
                     self._spawn(work)
                 code = await self._ended
                 await self._post.flush(FAREWELL_S if self._interrupts < 2 else 1.0)
-                return EXIT_INTERRUPTED if self._interrupts > 1 else code
+                return ExitCode.INTERRUPTED if self._interrupts > 1 else code
         finally:
             await self._close()
 
@@ -123,7 +122,7 @@ class Agent:
         if self._interrupts == 1:
             log.info("draining: the current kernel may finish; press Ctrl-C again to stop at once")
         if self._interrupts > 2 and not self._ended.done():
-            self._ended.set_result(EXIT_INTERRUPTED)
+            self._ended.set_result(ExitCode.INTERRUPTED)
         self._step(ev.DrainAsked(self._now()))
 
     # --- events in --------------------------------------------------------------------------------------
@@ -184,8 +183,12 @@ class Agent:
         asyncio.get_running_loop().call_soon(self._step, event)
 
     def _step(self, event: ev.Event) -> None:
-        for command in self._machine.step(event):
-            self._perform(command)
+        try:
+            for command in self._machine.step(event):
+                self._perform(command)
+        except Exception as error:
+            # In a callback of the event loop it would only be logged, and the agent limp on.
+            self._fail(error)
 
     # --- commands out -----------------------------------------------------------------------------------
 
@@ -217,9 +220,9 @@ class Agent:
                 log.warning("refused", what=what, reason=reason)
             case do.GiveUp(reason):
                 log.error(f"device {self._source}: {reason}; this agent ends", device=self._source)
-                self._end(EXIT_REFUSED)
+                self._end(ExitCode.REFUSED)
             case do.Leave():
-                self._end(EXIT_FINE)
+                self._end(ExitCode.FINE)
 
     async def _profile(self, command: do.StartProfiling) -> None:
         push = command.push
@@ -286,7 +289,11 @@ class Agent:
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not self._ended.done():
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._ended.done():
             self._ended.set_exception(error)
 
     async def _close(self) -> None:

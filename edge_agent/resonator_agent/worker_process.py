@@ -18,7 +18,7 @@ from typing import IO, Any
 from resonator.failures import Failure, FailureKind
 from resonator_agent import wire
 
-_MEMORY_SHARE = 0.8
+_MEMORY_SHARE = 0.7
 """A process that died with this much of its memory limit resident died of it."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory")
 

@@ -37,11 +37,12 @@ from resonator.messages import (
     WindowOpened,
     WindowRefused,
 )
+from resonator_agent.outbox import Outbox
 
 M = TypeVar("M", bound=Message)
 SITE, NAME = "lab", "box"
 MEASURE = Measure(number=1, repeat=2, min_repeat_ms=1, timeout_s=5.0)
-LONG_S = 15.0
+LONG_S = 60.0
 
 
 class ScriptedHub:
@@ -222,6 +223,10 @@ async def test_a_window_from_grant_to_goodbye(
         await hub.wait(DeviceState, lambda state: state.status is Status.OFFLINE)
         assert await agent.ended() == 0
 
+    outbox = Outbox(tmp_path / "state" / "outbox.sqlite")
+    assert [kept.subject for kept in outbox.pending() if kept.channel == "result"] == []
+    outbox.close()
+
 
 async def test_a_repeated_push_is_measured_once_and_answered_again(
     broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, add_one: bytes
@@ -268,6 +273,23 @@ async def test_a_killed_agent_comes_back_with_its_results_and_its_epoch(
         assert state.epoch == 5
         await hub.grant(5)
         assert (await hub.wait(WindowRefused)).highest == 5
+
+
+async def test_a_window_outlives_its_broker(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, add_one: bytes
+) -> None:
+    async with running_agent(broker.url, tmp_path / "state") as agent:
+        await open_window(hub, 1)
+        await broker.stop()
+        await agent.logged("trying again in")
+        hub.heard.clear()
+        await broker.start()
+
+        state = await hub.wait(DeviceState, lambda state: state.status is Status.RUNNING)
+        assert state.epoch == 1
+        await hub.bus.wait_connected(LONG_S)
+        await hub.say("kernel", push("job/t0/c0", add_one))
+        assert (await hub.wait(KernelResult)).failure is None
 
 
 async def test_a_second_agent_of_the_same_name_is_refused(
@@ -323,6 +345,8 @@ async def test_an_idle_agent_is_light(broker: Mosquitto, hub: ScriptedHub, tmp_p
         processes = [agent.pid, *_children(agent.pid)]
 
         assert len(processes) == 2, "the agent and its warm profiler"
+        assert os.sched_getaffinity(processes[1]) == {0}
+        assert os.sched_getaffinity(processes[0]) == (os.sched_getaffinity(0) - {0} or {0})
         assert sum(map(_resident, processes)) < 160 * 2**20
 
 

@@ -77,7 +77,7 @@ async def test_a_slow_kernel_gets_one_short_look_only(
 
     assert outcome.raced
     assert len(outcome.latencies) == 1
-    assert 0.03 <= outcome.latencies[0] < 0.3
+    assert 0.03 <= outcome.latencies[0] < 3
 
 
 async def test_a_kernel_within_the_race_limit_is_timed_in_full(

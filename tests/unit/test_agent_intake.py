@@ -79,6 +79,17 @@ async def test_a_blob_the_hub_does_not_have_fails(door: Door) -> None:
     assert door.ended[0][1] is not None
 
 
+@pytest.mark.parametrize("packed", [zlib.compress(DATA), None])
+async def test_a_disk_that_fails_is_the_devices_fault(door: Door, packed: bytes | None) -> None:
+    door.store.partial_path(REF.digest).parent.touch()
+
+    door.intake.fetch(REF.model_copy(update={"data": packed}))
+
+    ((_, failure),) = door.ended
+    assert failure is not None
+    assert failure.kind is FailureKind.DEVICE_REFUSED
+
+
 async def test_a_dropped_blob_is_neither_kept_nor_awaited(door: Door, tmp_path: Path) -> None:
     hub = BlobStore(tmp_path / "hub")
     hub.put(DATA)
