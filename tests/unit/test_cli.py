@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from resonator.cli import bundles, connect, verbs
 from resonator.cli.exits import ExitCode, code_of, outcome
+from resonator.cli.live import show
 from resonator.cli.main import make_app
 from resonator.errors import BusUnreachable, InputInvalid, MessageInvalid, Refused, ResonatorError
 from resonator.failures import Failure, FailureKind
@@ -391,6 +394,27 @@ def test_watching_as_json_prints_an_object_a_line(client: FakeClient) -> None:
     result = run("watch", "net", "--json")
 
     assert [one["trials"] for one in lines(result)] == [16, 64]
+
+
+async def test_on_a_terminal_a_live_picture_shows_progress_and_who_does_what(client: FakeClient) -> None:
+    tasks = [TaskStatus(task=f"net-1/t{index}", name="conv2d", weight=1) for index in range(40)]
+    client.story = [status(), status(tasks=tuple(tasks)), ENDED]
+    screen = io.StringIO()
+
+    last = await show(
+        client, "net-1", json=False, console=Console(file=screen, force_terminal=True, height=30)
+    )
+
+    assert last == ENDED
+    for part in (
+        "16/64 trials",
+        "compute 0",
+        "build conv2d (t0)",
+        "and 25 more tasks",
+        "64/64 trials",
+        "5.00 x",
+    ):
+        assert part in screen.getvalue()
 
 
 def test_an_infinite_error_is_null_in_json(client: FakeClient) -> None:

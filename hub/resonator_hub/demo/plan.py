@@ -9,7 +9,7 @@ from pathlib import Path
 
 MODEL = "backend/test/data/light/light_squeezenet.onnx"
 """A real graph that comes with the `onnx` package: 224 x 224 images, 26 convolutions."""
-TRIALS = 192
+TRIALS = 256
 """Enough for a wide margin over the untuned model, and under six minutes on two cores."""
 TWO_AGENTS_FROM = 4
 """With this many cores there are two agents, else one."""
