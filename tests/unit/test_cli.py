@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -467,20 +469,39 @@ def test_a_bundle_is_benched(client: FakeClient, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == "4 ms (3.9 ms to 4.1 ms) on local/box"
 
 
+def npy(array: NDArray[np.float64]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("bundle", "sentence"),
-    [(None, "cannot be read"), (b"rubbish", "is not a tar file")],
+    ("bundle", "arrays", "sentence"),
+    [
+        (None, {"x": 1}, "b.tar' cannot be read"),
+        (b"rubbish", {"x": 1}, "is not a tar file"),
+        (b"rubbish", None, "in.npz cannot be read: No such file"),
+        (b"rubbish", b"", "in.npz is not a file of numpy.savez"),
+        (b"rubbish", b"rubbish", "in.npz is not a file of numpy.savez"),
+        (b"rubbish", npy(np.zeros(3)), "in.npz is not a file of numpy.savez"),
+        (b"rubbish", b"PK\x03\x04rubbish", "in.npz is not a file of numpy.savez"),
+    ],
 )
-def test_a_bad_bundle_is_answered_with_one_sentence(
-    tmp_path: Path, bundle: bytes | None, sentence: str
+def test_a_bad_bundle_or_input_is_answered_with_one_sentence(
+    tmp_path: Path, bundle: bytes | None, arrays: bytes | dict[str, int] | None, sentence: str
 ) -> None:
     if bundle is not None:
         (tmp_path / "b.tar").write_bytes(bundle)
+    if isinstance(arrays, bytes):
+        (tmp_path / "in.npz").write_bytes(arrays)
+    elif arrays is not None:
+        np.savez(tmp_path / "in.npz", x=arrays["x"])
 
     result = run("run", tmp_path / "b.tar", "--input", tmp_path / "in.npz", "--output", tmp_path / "out.npz")
 
     assert result.exit_code == ExitCode.BAD_INPUT
     assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.npz").exists()
 
 

@@ -49,23 +49,26 @@ def _require(*modules: str) -> None:
 def _run(bundle: Path, path: Path) -> dict[str, NDArray[Any]]:
     from resonator.bundle import BundleInvalid, TensorsInvalid, load
 
+    inputs = _read_arrays(path)
     try:
-        return load(bundle)(_read_arrays(path))
+        return load(bundle)(inputs)
     except (BundleInvalid, TensorsInvalid) as error:
         raise InputInvalid(f"{bundle}: {error}") from error
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file:  # numpy would leave it open when it is damaged
+            arrays = np.load(file, allow_pickle=False)
             return {name: arrays[name] for name in arrays.files}
     except OSError as error:
         raise InputInvalid(f"--input {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputInvalid(f"--input {path} is not a file of numpy.savez (.npz)") from error
 
 
