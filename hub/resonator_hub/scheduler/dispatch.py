@@ -80,7 +80,7 @@ class Dispatch:
             return step
         if self._may_select(job):
             job.selectable_since = 0
-            return self._tuning.selection(job)
+            return self._tuning.selection(job, speculate=self._desk.policy.may_speculate(self._ahead(job)))
         return None
 
     def _peek(self, job: Job) -> Step | None:
@@ -100,6 +100,14 @@ class Dispatch:
     def _may_select(self, job: Job) -> bool:
         if job.phase is not JobPhase.TUNING or not self._tuning.has_hope(job):
             return False
+        ahead = self._ahead(job)
+        if self._desk.policy.may_speculate(ahead):
+            return True
+        return self._desk.policy.may_select(ahead) and any(
+            not task.under_way and task.hopeful(self._desk.knobs) for task in job.tasks
+        )
+
+    def _ahead(self, job: Job) -> Ahead:
         desk = self._desk
         rounds = job.rounds()
         pool = job.place
@@ -109,14 +117,13 @@ class Dispatch:
         )
         profile_s = desk.profile_s(job)
         builds_s = desk.estimates.of("build") * desk.knobs.batch / max(1, len(desk.compute.slots))
-        ahead = Ahead(
+        return Ahead(
             rounds=len(rounds),
             models=len(job.batches) - len(rounds),
             work_s=max(kernels * profile_s / devices, pool.queue_s(profile_s)),
             lead_s=desk.estimates.of("select") + builds_s,
             most=desk.knobs.rounds_ahead * devices,
         )
-        return desk.policy.may_select(ahead)
 
 
 def _hunger(batch: Batch) -> tuple[int, int]:

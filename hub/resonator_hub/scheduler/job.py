@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from resonator_hub.scheduler.device import Window
     from resonator_hub.scheduler.fleet import Pool
 
+LEAST_WEIGHT = 2.0 ** (-5 / 2)
+"""The weight of a job of priority 0; one of priority 5 weighs 1."""
+
 _URGENCY = 3.0
 """How much the weight of a job with a time budget has grown when its time is over: from 1 to 1 + this."""
 

@@ -9,6 +9,10 @@ from typing import Protocol
 from resonator_hub.scheduler.ranked import Rank
 
 
+_MARGIN = 1.5
+"""A round is selected ahead of time by this much more than the estimates say it needs."""
+
+
 class Contender(Protocol):
     """What a policy sees of a job; shares are seconds used of a resource, divided by the job's weight."""
 
@@ -63,8 +67,12 @@ class Policy:
         return (since,)
 
     def may_select(self, ahead: Ahead) -> bool:
-        """Return whether a job may select another round."""
+        """Return whether a job may select a round of a task that has none under way."""
         return ahead.rounds == 0
+
+    def may_speculate(self, ahead: Ahead) -> bool:
+        """Return whether it may select a task's next round before the last results are in."""
+        return False
 
 
 class Sequential(Policy):
@@ -127,10 +135,12 @@ class LoadAware(Policy):
         return (job.device_share, not model, since)
 
     def may_select(self, ahead: Ahead) -> bool:
-        """Select ahead when the devices would run dry before a new round could be ready."""
-        if ahead.rounds == 0:
-            return True
-        return ahead.rounds < ahead.most and ahead.work_s < 1.5 * ahead.lead_s
+        """One job's tasks overlap as freely as two jobs' do."""
+        return ahead.rounds < ahead.most
+
+    def may_speculate(self, ahead: Ahead) -> bool:
+        """Only when the devices would run dry before a new round could be ready."""
+        return ahead.rounds < ahead.most and ahead.work_s < _MARGIN * ahead.lead_s
 
 
 POLICIES: dict[str, Policy] = {

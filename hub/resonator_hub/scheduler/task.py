@@ -63,13 +63,15 @@ class Task:
         self.gain = recent if self.gain == float("inf") else (self.gain + recent) / 2
 
 
-def most_promising(tasks: list[Task], knobs: Knobs) -> Task | None:
+def most_promising(tasks: list[Task], knobs: Knobs, *, speculate: bool) -> Task | None:
     """Return the task that the next round should go to, or None when none is worth a trial.
+
+    Without `speculate` a task with a round under way is left alone until its results are in.
 
     First each task once, the heaviest first; then by expected gain, shared among the rounds that a task has
     under way already; tasks that have stalled only when no other is left.
     """
-    hopeful = [task for task in tasks if task.hopeful(knobs)]
+    hopeful = [task for task in tasks if task.hopeful(knobs) and (speculate or not task.under_way)]
     fresh = [task for task in hopeful if not task.rounds]
     if fresh:
         return min(fresh, key=lambda task: (-task.found.weight * task.found.flops, task.index))

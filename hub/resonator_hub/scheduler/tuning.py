@@ -127,10 +127,10 @@ class Tuning:
 
     # --- rounds ---------------------------------------------------------------------------------------
 
-    def selection(self, job: Job) -> Step | None:
+    def selection(self, job: Job, *, speculate: bool) -> Step | None:
         """Make the step that selects the next round, and reserve its trials; None if no task is left."""
         desk = self._desk
-        task = most_promising(job.tasks, desk.knobs)
+        task = most_promising(job.tasks, desk.knobs, speculate=speculate)
         if task is None:
             return None
         count = min(self._round_size(job, task), job.remaining)

@@ -9,7 +9,7 @@ from resonator_hub.scheduler.commands import CloseWindow, OpenWindow, Profile
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.device import Device, Window
 from resonator_hub.scheduler.events import DeviceLost, WindowOpened
-from resonator_hub.scheduler.job import Job
+from resonator_hub.scheduler.job import LEAST_WEIGHT, Job
 from resonator_hub.scheduler.transitions import CandidateState, Cue, DevicePhase, Input, JobPhase
 
 _OVERLAP = 2
@@ -97,7 +97,7 @@ class Windows:
         for pool in device.pools:
             pool.idle.remove(device.id)
         if desk.policy.levels:
-            job.device_share = max(job.device_share, device.clock - desk.knobs.quantum_s)
+            job.device_share = max(job.device_share, device.clock - desk.knobs.quantum_s / LEAST_WEIGHT)
         device.clock = max(device.clock, job.device_share)
         job.place.device_clock = max(job.place.device_clock, job.device_share)
         device.epoch += 1
@@ -149,7 +149,7 @@ class Windows:
         desk = self._desk
         assert window.opened_at is not None, "a running window was opened"
         rival = self._rival(device, window)
-        if not device.trusted or (rival and desk.now - window.opened_at >= desk.knobs.quantum_s):
+        if not device.trusted or (rival and desk.now >= window.opened_at + desk.knobs.quantum_s):
             self.close(device)
             return
         self._fill(device, window)
@@ -159,7 +159,7 @@ class Windows:
             self.close(device)
         elif self._next_kernel(device, window) is not None:
             self.close(device)  # no time is left for another kernel: the next window has it
-        elif self._best_want(device) is not None or desk.now - window.idle_since >= desk.knobs.linger_s:
+        elif self._best_want(device) is not None or desk.now >= window.idle_since + desk.knobs.linger_s:
             self.close(device)
         else:
             desk.timers.at(window.idle_since + desk.knobs.linger_s, "device", device.id)
