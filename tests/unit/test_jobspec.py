@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -38,6 +40,14 @@ def test_the_example_of_the_user_guide_is_read() -> None:
     assert job.spec.budget.time == 7200.0
     assert job.spec.model.shapes == {"data": (1, 3, 224, 224)}
     assert str(job.spec.target) == "label model=el300"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/user-guide.md"])
+def test_the_job_files_in_the_documentation_are_read(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+    assert [parse(block).metadata.name for block in blocks] == ["squeezenet-el300"]
 
 
 def test_a_short_job_gets_the_defaults() -> None:
