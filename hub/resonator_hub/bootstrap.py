@@ -44,6 +44,7 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         await compute.start()
+        await hub.prepare()
         await stack.enter_async_context(bus)
         await hub.run(stop)
 

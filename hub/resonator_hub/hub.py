@@ -107,11 +107,14 @@ class Hub:
         )
         bus.on_connect(self._announce)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then say goodbye; raises what ends the hub otherwise."""
+    async def prepare(self) -> None:
+        """Go back to where the journal ends; to be awaited before the bus connects and the hub is announced."""
         events = self._runtime.restore()
         log.info("journal folded", events=events, session=self.identity.session)
         await self._bus.subscribe(*topics.for_hub())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then say goodbye; raises what ends the hub otherwise."""
         self._runtime.start(self.identity.slots, self.identity.rules)
         runtime = asyncio.create_task(self._runtime.run(), name="runtime")
         hearing = asyncio.create_task(self.peer.serve(), name="hearing")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
+from typing import TypeVar
 
 from typing_extensions import Self
 
@@ -12,6 +13,8 @@ from resonator.bus import codec
 from resonator.bus.port import ConnectHook, Delivery
 from resonator.messages import Message
 from resonator_hub.broker.filters import matches
+
+T = TypeVar("T")
 
 
 class MemoryBroker:
@@ -44,14 +47,24 @@ class MemoryBroker:
 
     async def wait_for(self, kind: type[Message], count: int = 1) -> codec.Decoded:
         """Wait until `count` messages of a kind were published; return the last of them."""
+        return await self._until(lambda: self.sent(kind)[count - 1 : count])
 
-        async def enough() -> codec.Decoded:
-            while len(found := self.sent(kind)) < count:
+    async def answer_to(self, message_id: str) -> tuple[str, Message]:
+        """Wait for the answer to a message; return its topic and what it says."""
+
+        def found() -> list[tuple[str, Message]]:
+            return [(topic, d.message) for topic, d in self.published if d.corr == message_id]
+
+        return await self._until(found)
+
+    async def _until(self, found: Callable[[], list[T]]) -> T:
+        async def come() -> T:
+            while not (those := found()):
                 self._changed.clear()
                 await self._changed.wait()
-            return found[count - 1]
+            return those[0]
 
-        return await asyncio.wait_for(enough(), 10.0)
+        return await asyncio.wait_for(come(), 20.0)
 
 
 class MemoryBus:

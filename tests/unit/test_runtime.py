@@ -1,0 +1,402 @@
+"""The shell: journalled, then stepped, then performed; a whole job on fakes, and the same after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import small_models
+from fakes.bus import MemoryBroker
+from fakes.compute import FakeCompute
+from fakes.device import FakeDevice
+from fakes.shell import CLIENT, SITE
+from resonator import bundle
+from resonator.bus import topics
+from resonator.bus.blobs import BlobStore, digest_of
+from resonator.bus.peer import Peer
+from resonator.failures import Failure, FailureKind
+from resonator.ids import CandidateId, JobId
+from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
+from resonator.messages import BlobRef, HubState, JobAccepted, JobState, JobStatus, JobSubmit, KernelResult
+from resonator_hub.build import LinkerMissing
+from resonator_hub.database import Database, sqlite_url
+from resonator_hub.frontends import ModelInvalid
+from resonator_hub.hub import Hub, Identity
+from resonator_hub.inbox import Clock, Inbox
+from resonator_hub.journal import Journal
+from resonator_hub.records import Records
+from resonator_hub.rules import Rules, began
+from resonator_hub.runtime import Runtime
+from resonator_hub.scheduler import IllegalTransition, Scheduler, commands, events
+
+JOB = JobId("j")
+RULES = Rules("load_aware", batch=4, window_s=30.0)
+MODEL = small_models.perceptron()
+
+
+# --- one step ---------------------------------------------------------------------------------------------
+
+
+class ScriptedScheduler(Scheduler):
+    """Remembers its events and gives the commands it was told to give."""
+
+    def __init__(self, answer: Callable[[events.Event], list[commands.Command]]) -> None:
+        super().__init__()
+        self.answer = answer
+        self.taken: list[events.Event] = []
+
+    def step(self, event: events.Event) -> list[commands.Command]:
+        self.taken.append(event)
+        return self.answer(event)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path,
+    answer: Callable[[events.Event], list[commands.Command]],
+    wall: Callable[[], float] = lambda: 100.0,
+    **tables: Any,
+) -> AsyncIterator[tuple[Inbox, Journal, ScriptedScheduler]]:
+    database = Database.open(sqlite_url(folder / "hub.db"))
+    inbox, journal = Inbox(Clock(wall=wall)), Journal(database)
+    scheduler = ScriptedScheduler(answer)
+    parts = {"acts": {}, "works": {}, "recall": {}, **tables}
+    runtime = Runtime(inbox, journal, scheduler, **parts)
+    runtime.restore()
+    task = asyncio.ensure_future(runtime.run())
+    try:
+        yield inbox, journal, scheduler
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        database.close()
+
+
+def only(kind: type[events.Event], *given: commands.Command) -> Callable[[events.Event], list[Any]]:
+    return lambda event: list(given) if isinstance(event, kind) else []
+
+
+async def test_an_event_is_on_disk_when_its_commands_are_performed(tmp_path: Path) -> None:
+    lengths: list[int] = []
+    report = commands.Report(JOB)
+    acts = {commands.Report: lambda _command: lengths.append(journal.length())}
+    async with running(tmp_path, only(events.Tick, report), acts=acts) as (inbox, journal, _):
+        await inbox.post(events.Tick(1.0))
+    assert lengths == [1]
+
+
+async def test_time_never_goes_back(tmp_path: Path) -> None:
+    async with running(tmp_path, lambda _: []) as (inbox, _, scheduler):
+        for at in (5.0, 3.0, 7.0):
+            await inbox.post(events.Tick(at))
+    assert [event.at for event in scheduler.taken] == [5.0, 5.0, 7.0]
+    times = iter([9.0, 4.0, 11.0])
+    clock = Clock(not_before=6.0, wall=lambda: next(times))
+    assert [clock.now(), clock.now(), clock.now()] == [9.0, 9.0, 11.0]
+
+
+async def test_an_illegal_event_changes_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    def refuse(event: events.Event) -> list[commands.Command]:
+        if event.at == 1.0:
+            raise IllegalTransition("j", "no", [])
+        return []
+
+    async with running(tmp_path, refuse) as (inbox, journal, scheduler):
+        await inbox.post(events.Tick(1.0))
+        await inbox.post(events.Tick(2.0))
+        assert journal.length() == 2
+    assert len(scheduler.taken) == 2
+    async with running(tmp_path, refuse) as (_, _, again):
+        assert len(again.taken) == 2
+
+
+STEPS: list[tuple[commands.Command, type[events.Event]]] = [
+    (commands.Extract(JOB, "t"), events.StageFailed),
+    (commands.Build(JOB, CandidateId("j/t0/c0"), "w", "t", "t"), events.BuildFailed),
+    (commands.Compile(JOB, True, "t", "h"), events.StageFailed),
+]
+
+
+@pytest.mark.parametrize(("command", "outcome"), STEPS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ModelInvalid("bad"), FailureKind.MODEL_INVALID),
+        (LinkerMissing("none"), FailureKind.STAGE_FAILED),
+        (KeyError("oh"), FailureKind.STAGE_FAILED),
+    ],
+)
+async def test_what_goes_wrong_in_a_step_is_an_event(
+    tmp_path: Path,
+    command: commands.Command,
+    outcome: type[events.Event],
+    error: Exception,
+    kind: FailureKind,
+) -> None:
+    done = asyncio.Event()
+
+    def answer(event: events.Event) -> list[commands.Command]:
+        if isinstance(event, outcome):
+            done.set()
+        return [command] if isinstance(event, events.Tick) else []
+
+    async def fail(_command: commands.Command) -> events.Event:
+        raise error
+
+    async with running(tmp_path, answer, works={type(command): fail}) as (inbox, _, scheduler):
+        await inbox.post(events.Tick(1.0))
+        await asyncio.wait_for(done.wait(), 10.0)
+    failed = scheduler.taken[-1]
+    assert isinstance(failed, (events.StageFailed, events.BuildFailed))
+    assert failed.failure.kind is kind
+
+
+async def test_a_command_that_cannot_be_performed_stops_nothing(tmp_path: Path) -> None:
+    def broken(_command: commands.Command) -> None:
+        raise RuntimeError("broken")
+
+    acts = {commands.Report: broken}
+    async with running(tmp_path, only(events.Tick, commands.Report(JOB)), acts=acts) as (inbox, journal, _):
+        await inbox.post(events.Tick(1.0))
+        await inbox.post(events.Tick(2.0))
+        assert journal.length() == 2
+
+
+async def test_the_hub_wakes_when_it_was_asked_to(tmp_path: Path) -> None:
+    woken = asyncio.Event()
+
+    def answer(event: events.Event) -> list[commands.Command]:
+        if isinstance(event, events.HubStarted):
+            return [commands.WakeAt(5000.0), commands.WakeAt(100.01)]
+        woken.set()
+        return []
+
+    async with running(tmp_path, answer) as (inbox, _, scheduler):
+        await inbox.post(events.HubStarted(100.0, 1))
+        await asyncio.wait_for(woken.wait(), 10.0)
+    assert [type(event) for event in scheduler.taken] == [events.HubStarted, events.Tick]
+
+
+async def test_a_fold_only_recalls(tmp_path: Path) -> None:
+    report, extract = commands.Report(JOB), commands.Extract(JOB, "t")
+    recalled: list[commands.Command] = []
+    async with running(tmp_path, lambda _: []) as (inbox, _, _):
+        await inbox.post(events.Tick(1.0))
+    recall = {commands.Report: recalled.append}
+    async with running(tmp_path, only(events.Tick, report, extract), recall=recall):
+        assert recalled == [report]
+
+
+# --- a whole hub ------------------------------------------------------------------------------------------
+
+
+class House:
+    """A hub, a device and a client on one broker in memory; the hub may be ended and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.broker = MemoryBroker()
+        self.compute = FakeCompute()
+        self.device = FakeDevice(self.broker.client())
+        self.client = Peer(self.broker.client(), CLIENT)
+        self.hubs = 0
+
+    @contextlib.asynccontextmanager
+    async def hub(self, *, killed: bool = False) -> AsyncIterator[Hub]:
+        """Run a hub; `killed` ends it without a goodbye."""
+        database = Database.open(sqlite_url(self.folder / "hub.db"))
+        journal = Journal(database)
+        identity = Identity(SITE, "main", journal.length() + 1, 2, began(journal) or RULES)
+        bus = self.broker.client()
+        made = Hub(identity, bus, self.compute, database, BlobStore(self.folder / "blobs"))
+        await made.prepare()
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(made.run(stop))
+        await bus.start()
+        try:
+            yield made
+        finally:
+            self.broker.clients.remove(bus)
+            if killed:
+                task.cancel()
+            stop.set()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+            database.close()
+
+    async def submit(self, trials: int = 16, *, objective: float | None = None, job: str = JOB) -> None:
+        body = JobBody.model_validate(
+            {
+                "model": ModelSpec(onnx="m.onnx"),
+                "target": TargetSpec(kind="cpu"),
+                "budget": Budget(trials=trials),
+                "objective": None if objective is None else {"latency_ms": objective},
+                "measure": Measure(number=2),
+            }
+        )
+        spec = TuningJob(metadata=Metadata(name="small"), spec=body)
+        ref = BlobRef(digest=digest_of(MODEL), size=len(MODEL), data=zlib.compress(MODEL))
+        await self.client.send(topics.client_up(SITE, CLIENT), JobSubmit(job=job, spec=spec, model=ref))
+
+    async def ended(self, job: str = JOB) -> JobStatus:
+        """Wait for the last status of a job."""
+        count = 0
+        while True:
+            count += 1
+            status = (await self.broker.wait_for(JobStatus, count)).message
+            assert isinstance(status, JobStatus)
+            if status.job == job and status.state.ended:
+                return status
+
+    def journal(self) -> list[events.Event]:
+        database = Database.read(self.folder / "hub.db")
+        try:
+            return list(Journal(database).events())
+        finally:
+            database.close()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path)
+    listening = await made.device.start()
+    yield made
+    listening.cancel()
+    await asyncio.wait({listening})
+
+
+async def test_a_job_is_tuned_verified_and_delivered(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=16)
+        status = await house.ended()
+    assert status.state is JobState.SUCCEEDED, status.failure
+    assert status.trials == 16
+    assert status.tuned is not None
+    assert status.untuned is not None
+    assert status.bundle is not None
+    manifest, library = bundle.read(BlobStore(house.folder / "blobs").get(status.bundle.digest))
+    assert library == b"library with 2"
+    assert (manifest.job, manifest.trials, manifest.records, manifest.device) == (JOB, 16, 2, "local/box")
+    assert manifest.latency.tuned == status.tuned.median
+    assert manifest.latency.untuned == status.untuned.median
+
+
+async def test_the_search_is_told_what_was_tried_and_the_cost_model_learns_each_record_once(
+    house: House,
+) -> None:
+    async with house.hub():
+        await house.submit(trials=32)
+        await house.ended()
+    last = house.compute.asked("select")[-1]
+    assert len(last[2]) > 0, "no parents"
+    assert len(last[6]) > 0, "nothing seen"
+    learned = [len(samples) for samples, _ in house.compute.asked("update")]
+    assert sum(learned) == 32
+    models = [previous for _, previous in house.compute.asked("update")]
+    assert models[0] is None
+    assert None not in models[1:]
+
+
+async def test_every_message_of_the_device_is_acknowledged(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+    assert set(house.device.reported) <= house.device.acked
+
+
+async def test_a_second_job_with_a_known_objective_never_starts_searching(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+        searched = len(house.compute.asked("select"))
+        await house.submit(trials=8, objective=1e6, job="again")
+        status = await house.ended("again")
+    assert status.state is JobState.SUCCEEDED
+    assert status.trials == 0
+    assert len(house.compute.asked("select")) == searched
+
+
+async def test_kernels_that_cannot_be_built_cost_themselves_and_are_not_proposed_again(house: House) -> None:
+    def build(workload: bytes, trace: bytes, target: str) -> object:
+        if trace.endswith(b"1"):
+            return Failure(kind=FailureKind.BUILD_ERROR, detail="no")
+        return FakeCompute.build(house.compute, workload, trace, target)
+
+    house.compute.instead["build"] = build
+    async with house.hub():
+        await house.submit(trials=24)
+        status = await house.ended()
+    assert status.state is JobState.SUCCEEDED, status.failure
+    assert status.failed_trials > 0
+    failed = {digest_of(trace) for _, trace, _ in house.compute.asked("build") if trace.endswith(b"1")}
+    assert failed & house.compute.asked("select")[-1][6]
+
+
+async def test_a_model_that_cannot_be_extracted_fails_the_job_with_the_reason(house: House) -> None:
+    def extract(*_arguments: object) -> object:
+        raise ModelInvalid("The model has operators that are not supported: Foo.")
+
+    house.compute.instead["extract"] = extract
+    async with house.hub():
+        await house.submit()
+        status = await house.ended()
+    assert status.state is JobState.FAILED
+    assert status.failure == Failure(
+        kind=FailureKind.MODEL_INVALID, detail="The model has operators that are not supported: Foo."
+    )
+
+
+async def test_presence_is_announced_and_taken_back(house: House) -> None:
+    async with house.hub() as hub:
+        await house.broker.wait_for(HubState)
+        session = hub.identity.session
+    states = [decoded.message for decoded in house.broker.sent(HubState)]
+    assert [getattr(state, "status", None) for state in states] == ["online", "offline"]
+    assert {getattr(state, "session", None) for state in states} == {session}
+    async with house.hub() as hub:
+        assert hub.identity.session > session
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_a_job_goes_on_after_a_restart_and_nothing_acknowledged_is_lost(
+    house: House, killed: bool
+) -> None:
+    async with house.hub(killed=killed):
+        await house.submit(trials=24)
+        await house.broker.wait_for(JobAccepted)
+        await house.broker.wait_for(KernelResult, 10)
+        house.device.paused.clear()
+    acked = set(house.device.acked)
+    before = len(house.journal())
+    kept = [event for event in house.journal() if isinstance(event, events.Measured)]
+    assert len(kept) >= len(acked & set(house.device.reported))
+    house.device.paused.set()
+    async with house.hub():
+        status = await house.ended()
+    assert status.state is JobState.SUCCEEDED, status.failure
+    assert status.trials == 24
+    journal = house.journal()
+    assert isinstance(journal[before], events.HubStarted)
+    assert journal[before] == events.HubStarted(
+        journal[before].at, 2, *(RULES.policy, RULES.batch, RULES.window_s)
+    )
+    database = Database.read(house.folder / "hub.db")
+    workloads = [digest_of(b"workload 0"), digest_of(b"workload 1")]
+    hardware = house_hardware(journal)
+    tried = [known for workload in workloads for known in Records(database).tried(hardware, workload)]
+    database.close()
+    assert len(tried) == 24 - status.failed_trials
+
+
+def house_hardware(journal: list[events.Event]) -> str:
+    """The name of the fake box's kind, as the scheduler spells it."""
+    scheduler = RULES.scheduler()
+    made = [command for event in journal for command in scheduler.step(event)]
+    return next(command.hardware for command in made if isinstance(command, commands.Select))
