@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
 from resonator.messages import JobState, JobStatus, Latency
 from resonator_hub.demo.children import ChildDied, Children, pinned
 from resonator_hub.demo.plan import Plan, default_model, plan
 from resonator_hub.demo.report import Report, make_report, picture
+from resonator_hub.demo.weights import with_weights
 from resonator_hub.demo.yardstick import measure
 from resonator_hub.timeline import Span
 
@@ -32,6 +37,23 @@ def test_agents_get_the_last_cores_and_the_hub_the_others(cores: set[int], expec
 
 def test_the_model_comes_with_the_onnx_package() -> None:
     assert default_model().is_file()
+
+
+def run_onnxruntime(model: bytes, seed: int) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    data = np.random.default_rng(seed).standard_normal((1, 3, 224, 224)).astype("float32")
+    (output,) = session.run(None, {session.get_inputs()[0].name: data})
+    return cast("NDArray[np.float32]", output.ravel())
+
+
+def test_with_weights_the_output_depends_on_the_input() -> None:
+    model = with_weights(default_model())
+
+    first, second = run_onnxruntime(model, 1), run_onnxruntime(model, 2)
+
+    assert first.max() > 2 * first.min()
+    assert not np.allclose(first, second, rtol=1e-3)
+    assert with_weights(default_model()) == model
 
 
 def report(tmp_path: Path) -> Report:

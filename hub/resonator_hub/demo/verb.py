@@ -30,6 +30,7 @@ from resonator_hub.database import Database
 from resonator_hub.demo.children import Children, free_port, pinned
 from resonator_hub.demo.plan import TRIALS, Plan, default_model, plan, usable_cores
 from resonator_hub.demo.report import Report, make_report, picture
+from resonator_hub.demo.weights import with_weights
 from resonator_hub.journal import JOURNAL, Journal
 
 T = TypeVar("T")
@@ -55,10 +56,10 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Tune a real model on this machine, end to end."""
-    chosen = model or default_model()
-    if not chosen.is_file():
-        raise InputInvalid(f"--model {chosen} is not a file")
+    if model is not None and not model.is_file():
+        raise InputInvalid(f"--model {model} is not a file")
     output.parent.mkdir(parents=True, exist_ok=True)
+    chosen = model or _prepare_model(output.parent)
     cores = plan(usable_cores())
     with _state(state) as folder, pinned(cores.hub):
         report = asyncio.run(Demo(chosen, trials, cores, folder, output, json=json).run())
@@ -67,6 +68,12 @@ def demo(
     else:
         console().print(picture(report))
         say(f"the bundle is {report.bundle}, the run is drawn in {report.timeline}")
+
+
+def _prepare_model(folder: Path) -> Path:
+    path = folder / default_model().name
+    path.write_bytes(with_weights(default_model()))
+    return path
 
 
 @contextlib.contextmanager
