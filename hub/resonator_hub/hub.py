@@ -108,7 +108,7 @@ class Hub:
         bus.on_connect(self._announce)
 
     async def prepare(self) -> None:
-        """Go back to where the journal ends; to be awaited before the bus connects and the hub is announced."""
+        """Go back to where the journal ends, and listen; to be awaited before the bus connects."""
         events = self._runtime.restore()
         log.info("journal folded", events=events, session=self.identity.session)
         await self._bus.subscribe(*topics.for_hub())
