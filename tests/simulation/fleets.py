@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from simulation.simulator import Faults, Simulator, Stages
-
 from resonator.jobspec import TargetSpec
+from simulation.simulator import Faults, Simulator, Stages
 
 ROUGH = Faults(dirty=0.02, refused=0.01, kernel=0.05, build=0.03, loss_every_s=600.0, outage_s=60.0)
 

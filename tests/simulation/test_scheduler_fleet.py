@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulation.fleets import fleet
-from simulation.simulator import Simulator, Stages
 
 from resonator.messages import JobState
 from resonator_hub.scheduler import Scheduler, commands, events
 from resonator_hub.scheduler.policies import POLICIES
+from simulation.fleets import fleet
+from simulation.simulator import Simulator, Stages
 
 TESTS = Path(__file__).parents[1]
 

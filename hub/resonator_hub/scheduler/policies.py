@@ -8,7 +8,6 @@ from typing import Protocol
 
 from resonator_hub.scheduler.ranked import Rank
 
-
 _MARGIN = 1.5
 """A round is selected ahead of time by this much more than the estimates say it needs."""
 

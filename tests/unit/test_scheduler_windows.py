@@ -1,0 +1,203 @@
+"""The scheduler's rules, one by one: devices and their windows."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakes.fleet import BLOB, BOX, JOB, Play
+from resonator.failures import FailureKind
+from resonator.ids import DeviceId, JobId
+from resonator_hub.scheduler import Knobs
+from resonator_hub.scheduler import commands as c
+from resonator_hub.scheduler import events as e
+
+OTHER = DeviceId("lab/b")
+
+
+def test_the_first_epoch_is_above_the_highest_the_device_has_accepted() -> None:
+    play = Play()
+    play.box(epoch=41)
+    play.submit(bundle=BLOB)
+    assert [one.epoch for one in play.take(c.OpenWindow)] == [42]
+
+
+def test_a_refused_window_is_asked_for_again_above_the_highest() -> None:
+    play = Play()
+    play.box()
+    play.submit(bundle=BLOB)
+    play.feed(e.WindowRefused(play.now, BOX, 1, 7, "seen before"))
+    assert [one.epoch for one in play.take(c.OpenWindow)] == [1, 8]
+
+
+def test_a_device_that_refuses_again_and_again_is_left_alone_for_a_while() -> None:
+    # Given a device without a liking for windows
+    play = Play()
+    play.box()
+    play.submit(bundle=BLOB)
+    # When
+    for epoch in (1, 2, 3):
+        play.feed(e.WindowRefused(play.now, BOX, epoch, None, "no answer"))
+    # Then
+    (report,) = play.scheduler.devices()
+    assert (report.health, report.reason) == ("bad", "refused a window: no answer")
+    assert play.status().waiting_for == "a device: all 1 that match are busy or unfit"
+    assert len(play.take(c.OpenWindow)) == 3
+    # When the cool-down is over
+    play.wait(Knobs().cooldown_s)
+    # Then
+    assert [one.epoch for one in play.take(c.OpenWindow)] == [4]
+
+
+def test_a_dirty_result_puts_the_kernel_back_and_is_no_record() -> None:
+    play = Play()
+    play.box()
+    first, *_ = play.tuning(trials=4)
+    play.feed(play.result(first, kind=FailureKind.DEVICE_DIRTY))
+    assert [one.candidate for one in play.take(c.Profile)] == [first.candidate]
+    assert play.take(c.Record) == []
+    assert play.status().failed_trials == 0
+
+
+def test_a_kernel_without_luck_is_given_up_and_the_round_goes_on_without_it() -> None:
+    play = Play(knobs=Knobs(strikes=99))
+    play.box()
+    unlucky, *others = play.tuning(trials=4)
+    for _ in range(Knobs().attempts):
+        play.feed(play.result(unlucky, kind=FailureKind.DEVICE_DIRTY))
+    for one in others:
+        play.feed(play.result(one))
+    assert {one.result.candidate for one in play.take(c.Record)} == {one.candidate for one in others}
+    assert len(play.take(c.Update)) == 1
+    assert play.status().failed_trials == 0
+
+
+def test_a_crashing_kernel_is_a_failed_trial_and_a_record() -> None:
+    play = Play()
+    play.box()
+    first, *_ = play.tuning(trials=4)
+    play.feed(play.result(first, kind=FailureKind.KERNEL_CRASH))
+    assert len(play.take(c.Record)) == 1
+    assert play.status().failed_trials == 1
+    assert play.scheduler.devices()[0].health == "good"
+
+
+def test_a_result_is_taken_once_even_after_its_window() -> None:
+    # Given a window that ended with kernels outstanding, sent again in the next
+    play = Play()
+    play.box()
+    pushed = play.tuning(trials=4)
+    play.closed(BOX, pushed[0].epoch)
+    (window,) = play.take(c.OpenWindow)
+    play.open(window)
+    again = play.take(c.Profile)
+    assert [one.candidate for one in again] == [one.candidate for one in pushed]
+    # When the old result comes late, and then the new one
+    play.feed(play.result(pushed[0]))
+    play.feed(play.result(again[0]))
+    # Then
+    assert len(play.take(c.Record)) == 1
+    assert play.scheduler.ignored == {"answered before": 1}
+
+
+def test_a_result_from_another_device_or_epoch_is_ignored() -> None:
+    play = Play()
+    play.box()
+    first, *_ = play.tuning(trials=4)
+    stranger = c.Profile(BOX, 99, JOB, first.candidate, BLOB, 1)
+    play.feed(play.result(stranger))
+    assert play.take(c.Record) == []
+    assert play.scheduler.ignored == {"a result nobody asked for": 1}
+
+
+def test_a_lost_device_gives_its_kernels_to_another_all_of_the_round() -> None:
+    play = Play()
+    play.box()
+    pushed = play.tuning(trials=4)
+    play.box(OTHER)
+    play.feed(e.DeviceLost(play.now, BOX))
+    (window,) = play.take(c.OpenWindow)
+    assert window.device == OTHER
+    play.open(window)
+    assert [one.candidate for one in play.take(c.Profile)] == [one.candidate for one in pushed]
+    assert [one.state for one in play.scheduler.devices()] == ["offline", "running"]
+
+
+def test_a_silent_window_is_over_when_its_lease_is() -> None:
+    play = Play()
+    play.box()
+    (first, *_) = play.tuning(trials=4)
+    play.wait(Knobs().window_s + Knobs().grace_s)
+    assert [one.epoch for one in play.take(c.OpenWindow)] == [first.epoch + 1]
+
+
+def test_a_window_is_closed_when_it_has_had_nothing_to_do_for_a_while() -> None:
+    play = Play()
+    play.box()
+    pushed = play.tuning(trials=8)
+    for one in pushed:
+        play.feed(play.result(one))
+    assert play.take(c.CloseWindow) == []
+    play.wait(Knobs().linger_s)
+    assert play.take(c.CloseWindow) == [c.CloseWindow(BOX, pushed[0].epoch)]
+
+
+def test_a_device_changes_hands_when_its_quantum_is_used() -> None:
+    # Given a job with a full queue on the only box, and another that wants it
+    play = Play()
+    play.box()
+    (first, *_) = play.tuning(trials=32)
+    play.submit(JobId("other"), bundle=BLOB)
+    assert play.take(c.CloseWindow) == []
+    # When its quantum is used
+    play.wait(Knobs().quantum_s)
+    # Then
+    assert play.take(c.CloseWindow) == [c.CloseWindow(BOX, first.epoch)]
+    play.closed(BOX, first.epoch)
+    assert [one.job for one in play.take(c.OpenWindow)] == ["other"]
+
+
+def test_never_a_second_window_before_the_first_has_ended() -> None:
+    play = Play()
+    play.box()
+    play.submit(JobId("one"), bundle=BLOB)
+    play.submit(JobId("two"), bundle=BLOB)
+    assert [one.job for one in play.take(c.OpenWindow)] == ["one"]
+    play.box()
+    assert play.take(c.OpenWindow) == []
+
+
+def test_a_new_session_voids_the_window_of_the_old() -> None:
+    play = Play()
+    play.box()
+    (first, *_) = play.tuning(trials=4)
+    play.box(session=2, epoch=first.epoch)
+    assert [one.epoch for one in play.take(c.OpenWindow)] == [first.epoch + 1]
+    play.box(session=1)
+    assert play.scheduler.ignored == {"an older session": 1}
+
+
+def test_a_draining_device_is_in_maintenance_and_gets_nothing_more() -> None:
+    play = Play()
+    play.box(available=False)
+    play.submit(bundle=BLOB)
+    assert play.take(c.OpenWindow) == []
+    assert play.scheduler.devices()[0].health == "maintenance"
+    play.box(available=True)
+    assert len(play.take(c.OpenWindow)) == 1
+
+
+def test_the_rounds_of_one_job_spread_over_the_devices_it_matches() -> None:
+    play = Play(slots=64)
+    play.box()
+    play.box(OTHER)
+    pushed = play.tuning(trials=64, tasks=2)
+    by_task = {one.candidate.rpartition("/")[0]: one.device for one in pushed}
+    assert sorted(by_task.values()) == [BOX, OTHER]
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_a_device_out_of_sight_is_not_dead(certain: bool) -> None:
+    play = Play()
+    play.box()
+    play.feed(e.DeviceLost(play.now, BOX, certain))
+    assert play.scheduler.devices()[0].state == ("offline" if certain else "unknown")
