@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 
 from rich.table import Table
@@ -16,7 +17,7 @@ from resonator_hub.database import Database
 from resonator_hub.journal import JOURNAL, Journal
 from resonator_hub.rules import began
 from resonator_hub.scheduler import IllegalTransition, Knobs, Scheduler
-from resonator_hub.scheduler.events import Event
+from resonator_hub.scheduler.events import CandidatesSelected, Event
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,29 @@ class Folded:
     scheduler: Scheduler
     events: int = 0
     refused: list[str] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    """The rounds and candidates of each task."""
 
     def take(self, event: Event) -> None:
         """Step the scheduler."""
         self.events += 1
+        if isinstance(event, CandidatesSelected):
+            names = (f"{event.task}/r{event.round}", *(found.candidate for found in event.candidates))
+            self.parts.setdefault(event.task, []).extend(names)
         try:
             self.scheduler.step(event)
         except IllegalTransition as error:
             self.refused.append(f"event {self.events}: {error}")
 
     def story(self, entity: str) -> Story:
-        """Return an entity's story; raises InputInvalid for one that the journal does not know."""
-        lines = tuple(self.scheduler.story(entity))
-        if lines:
+        """Return an entity's story, a task's by its rounds and candidates.
+
+        Raises InputInvalid for one that the journal does not know.
+        """
+        parts = self.parts.get(entity)
+        if parts is not None:
+            return Story(entity, _merged({part: self.scheduler.story(part) for part in parts}))
+        if lines := tuple(self.scheduler.story(entity)):
             return Story(entity, lines)
         jobs = ", ".join(status.job for status in self.jobs()[:10]) or "none"
         devices = ", ".join(report.device for report in self.devices()[:10]) or "none"
@@ -77,6 +88,16 @@ def fold(path: Path) -> Folded:
         return folded
     finally:
         database.close()
+
+
+def _merged(stories: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the lines of several stories in order of time, each with the last part of its entity's name."""
+    lines = []
+    for entity, story in stories.items():
+        for line in story:
+            at, _, rest = line.partition(" ")
+            lines.append((float(at), f"{at} {entity.rpartition('/')[2]}: {rest}"))
+    return tuple(line for _, line in sorted(lines, key=itemgetter(0)))
 
 
 def print_stories(stories: Sequence[Story], *, as_json: bool) -> None:

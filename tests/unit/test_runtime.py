@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from resonator import bundle
 from resonator.bus import topics
 from resonator.bus.blobs import BlobStore, digest_of
 from resonator.bus.peer import Peer
+from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, JobId
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import BlobRef, HubState, JobAccepted, JobState, JobStatus, JobSubmit, KernelResult
+from resonator_hub import replay
 from resonator_hub.build import LinkerMissing
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.frontends import ModelInvalid
@@ -400,3 +403,40 @@ def house_hardware(journal: list[events.Event]) -> str:
     scheduler = RULES.scheduler()
     made = [command for event in journal for command in scheduler.step(event)]
     return next(command.hardware for command in made if isinstance(command, commands.Select))
+
+
+async def test_a_journal_tells_its_stories(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+    folded = replay.fold(house.folder)
+    assert folded.refused == []
+    assert folded.events == len(house.journal())
+    assert "SUCCEEDED" in folded.story(JOB).lines[-1].upper()
+    assert any(" c0: " in line for line in folded.story(f"{JOB}/t0").lines)
+    assert [report.device for report in folded.devices()] == ["local/box"]
+
+    replay.print_overview(folded, as_json=False)
+    replay.print_stories([folded.story("local/box")], as_json=False)
+    shown = capsys.readouterr().out
+    assert "succeeded" in shown
+    assert "DeviceSeen" in shown
+    replay.print_overview(folded, as_json=True)
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["job"] == JOB
+
+    with pytest.raises(InputInvalid, match=r"tells nothing of 'x'; its jobs: j; its devices: local/box"):
+        folded.story("x")
+
+
+async def test_a_journal_goes_on_by_the_rules_it_was_begun_with(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+    database = Database.read(house.folder / "hub.db")
+    assert began(Journal(database)) == RULES
+    database.close()
+    empty = Database.open(sqlite_url(house.folder / "empty.db"))
+    assert began(Journal(empty)) is None
+    empty.close()
+    with pytest.raises(InputInvalid, match="is empty"):
+        replay.fold(house.folder / "empty.db")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from resonator.ids import candidate_id
 from resonator_hub.scheduler.commands import Select
 from resonator_hub.scheduler.events import CandidateFound, CandidatesSelected
@@ -28,6 +30,12 @@ async def perform(command: Select, shop: Workshop) -> CandidatesSelected:
         _seen(command, shop),
         timeout_s=TIMEOUT_S,
     )
+    found = await asyncio.to_thread(_keep, command, proposals, shop)  # dozens of files, each synced
+    took_s = shop.now() - began
+    return CandidatesSelected(shop.now(), command.job, command.task, command.round, found, took_s)
+
+
+def _keep(command: Select, proposals: tuple[Proposal, ...], shop: Workshop) -> tuple[CandidateFound, ...]:
     found = tuple(
         CandidateFound(
             candidate=candidate_id(command.task, command.first + index),
@@ -40,8 +48,7 @@ async def perform(command: Select, shop: Workshop) -> CandidatesSelected:
     shop.catalog.keep_programs(
         {candidate.trace: proposal.digest for candidate, proposal in zip(found, proposals, strict=True)}
     )
-    took_s = shop.now() - began
-    return CandidatesSelected(shop.now(), command.job, command.task, command.round, found, took_s)
+    return found
 
 
 def _parents(command: Select, shop: Workshop) -> tuple[Tried, ...]:
