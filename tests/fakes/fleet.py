@@ -115,7 +115,7 @@ class Play:
         self.feed(e.ModelCompiled(self.now, command.job, command.tuned, BLOB, 100, 2.0))
 
     def tuning(self, job: JobId = JOB, *, tasks: int = 1, **order: Any) -> list[c.Profile]:
-        """Take a job to its first window, with the first round's kernels pushed; the baseline stays compiling."""
+        """Take a job to its first window with the first round pushed; the baseline stays compiling."""
         self.submit(job, **order)
         self.extract(job, tasks=tasks)
         for selection in self.take(c.Select):

@@ -11,9 +11,9 @@ from resonator_hub.scheduler.candidate import Candidate
 from resonator_hub.scheduler.transitions import RoundState
 
 if TYPE_CHECKING:
-    from resonator_hub.scheduler.compute import Step
     from resonator_hub.scheduler.device import Device
     from resonator_hub.scheduler.job import Job
+    from resonator_hub.scheduler.step import Step
     from resonator_hub.scheduler.task import Task
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator_hub.scheduler.events import Measured
@@ -11,7 +10,7 @@ from resonator_hub.scheduler.events import Measured
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """Read a job's model and cut it into tasks for `target` (compute); what `hardware` has on record is told."""
+    """Read a job's model and cut it into tasks for `target` (compute), told what `hardware` has on record."""
 
     job: JobId
     target: str
@@ -147,6 +146,17 @@ class WakeAt:
     at: float
 
 
-Command = Union[
-    Extract, Select, Build, Update, Compile, Deliver, OpenWindow, Profile, CloseWindow, Record, Report, WakeAt
-]
+Command = (
+    Extract
+    | Select
+    | Build
+    | Update
+    | Compile
+    | Deliver
+    | OpenWindow
+    | Profile
+    | CloseWindow
+    | Record
+    | Report
+    | WakeAt
+)

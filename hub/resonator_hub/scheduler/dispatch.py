@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 
 from resonator_hub.scheduler.batch import Batch
-from resonator_hub.scheduler.compute import ORDER, Step
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.policies import Ahead
+from resonator_hub.scheduler.step import ORDER, Step
 from resonator_hub.scheduler.transitions import Cue, JobPhase, RoundState
 from resonator_hub.scheduler.tuning import Tuning
 

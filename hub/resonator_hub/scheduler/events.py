@@ -1,9 +1,9 @@
-"""What happened: the only thing that moves the scheduler. Frozen, timed (`at`, seconds), journalled as JSON."""
+"""What happened: all that moves the scheduler. Frozen, timed (`at`, seconds), journalled as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Union, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from pydantic import TypeAdapter
 
@@ -35,7 +35,7 @@ class JobOrder:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One target of a device: `kind` (cpu, cuda), the exact TVM target as JSON text, and its tag if it has one."""
+    """One target of a device: `kind` (cpu, cuda), the exact TVM target as JSON text, its tag if any."""
 
     kind: str
     target: str
@@ -245,7 +245,7 @@ class Measured:
     raced: bool = False
     error: float | None = None
     device_time_s: float = 0.0
-    conditions: Conditions = Conditions()
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,26 +270,26 @@ class HubStarted:
     window_s: float = 60.0
 
 
-Event = Union[
-    JobSubmitted,
-    JobCanceled,
-    TasksExtracted,
-    CandidatesSelected,
-    KernelBuilt,
-    BuildFailed,
-    ModelUpdated,
-    ModelCompiled,
-    BundleDelivered,
-    StageFailed,
-    DeviceSeen,
-    DeviceLost,
-    WindowOpened,
-    WindowRefused,
-    WindowClosed,
-    Measured,
-    Tick,
-    HubStarted,
-]
+Event = (
+    JobSubmitted
+    | JobCanceled
+    | TasksExtracted
+    | CandidatesSelected
+    | KernelBuilt
+    | BuildFailed
+    | ModelUpdated
+    | ModelCompiled
+    | BundleDelivered
+    | StageFailed
+    | DeviceSeen
+    | DeviceLost
+    | WindowOpened
+    | WindowRefused
+    | WindowClosed
+    | Measured
+    | Tick
+    | HubStarted
+)
 
 EVENTS: dict[str, type[Event]] = {cls.__name__: cls for cls in get_args(Event)}
 """Every event class by its name in the journal."""

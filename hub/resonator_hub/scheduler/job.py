@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.candidate import Candidate
 from resonator_hub.scheduler.events import BundleDelivered, JobOrder, Measured, ModelCompiled
+from resonator_hub.scheduler.step import ORDER, Step
 from resonator_hub.scheduler.task import Task
 from resonator_hub.scheduler.transitions import JobPhase
 
 if TYPE_CHECKING:
-    from resonator_hub.scheduler.compute import Step
     from resonator_hub.scheduler.device import Window
     from resonator_hub.scheduler.fleet import Pool
 
@@ -104,3 +105,19 @@ class Job:
     def model_under_way(self, *, tuned: bool) -> bool:
         """Return whether the untuned or tuned model is still to be compiled or measured."""
         return f"model {tuned}" in self.batches
+
+    def add_step(self, step: Step) -> None:
+        """Have a step wait for a compute slot."""
+        self.steps[step.key] = step
+        if step.kind == "build" and step.candidate is not None:
+            step.candidate.batch.to_build.append(step)
+        else:
+            heapq.heappush(self.ready, (ORDER[step.kind], step.seq, step.key))
+
+    def put_back(self, step: Step) -> None:
+        """Have a step that was under way asked for again, before others of its kind."""
+        step.running = False
+        if step.kind == "build" and step.candidate is not None:
+            step.candidate.batch.to_build.appendleft(step)
+        else:
+            heapq.heappush(self.ready, (ORDER[step.kind], step.seq, step.key))

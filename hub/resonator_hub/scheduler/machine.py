@@ -33,6 +33,7 @@ from resonator_hub.scheduler.events import (
 )
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.knobs import Knobs
+from resonator_hub.scheduler.models import Models
 from resonator_hub.scheduler.policies import POLICIES
 from resonator_hub.scheduler.reporting import device_report, job_status
 from resonator_hub.scheduler.story import Stories
@@ -55,7 +56,8 @@ class Scheduler:
         knobs = knobs or Knobs()
         self._desk = Desk(POLICIES[policy], knobs, Stories(knobs.stories, knobs.story_lines))
         self._windows = Windows(self._desk)
-        self._tuning = Tuning(self._desk, self._windows)
+        self._models = Models(self._desk, self._windows)
+        self._tuning = Tuning(self._desk, self._windows, self._models)
         self._dispatch = Dispatch(self._desk, self._tuning)
         self._admission = Admission(self._desk)
         self._jobs_seen = 0
@@ -182,14 +184,14 @@ class Scheduler:
             case CandidatesSelected():
                 self._tuning.selected(job.batches[f"{event.task}/r{event.round}"], event)
             case KernelBuilt():
-                self._tuning.built(job.candidates[event.candidate], event.kernel, event.size, KernelBuilt)
+                self._windows.built(job.candidates[event.candidate], event.kernel, event.size, KernelBuilt)
             case BuildFailed():
                 desk.move_candidate(job.candidates[event.candidate], BuildFailed)
                 self._tuning.build_failed(job.candidates[event.candidate])
             case ModelUpdated():
                 self._tuning.updated(job.batches[f"{event.task}/r{event.round}"])
             case ModelCompiled() if step.candidate is not None:
-                self._tuning.compiled(job, step.candidate, event)
+                self._models.compiled(job, step.candidate, event)
             case BundleDelivered():
                 job.delivered = event
                 desk.move_job(job, BundleDelivered)
@@ -203,7 +205,8 @@ class Scheduler:
         elif event.stage == "update":
             self._tuning.updated(job.batches[f"{event.task}/r{event.round}"])
         else:
-            self._tuning.fail(job, event.failure)
+            job.failure = event.failure
+            self._desk.move_job(job, Cue.FAILED)
 
     def _measured(self, event: Measured) -> None:
         desk = self._desk
@@ -281,7 +284,7 @@ class Scheduler:
         for step in reversed(desk.compute.restart(event.slots)):
             job = desk.jobs.get(step.job)
             if job is not None and job.steps.get(step.key) is step:
-                self._tuning.put_back(job, step)
+                job.put_back(step)
         for device in desk.fleet.devices.values():
             self._windows.end(device, Cue.RESTARTED)
         for job in list(desk.jobs.values()):

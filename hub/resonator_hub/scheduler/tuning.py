@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
 from zlib import crc32
 
-from resonator.failures import Failure, FailureKind
-from resonator.ids import CandidateId, candidate_id, model_id
+from resonator.ids import CandidateId, candidate_id
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.candidate import Candidate
-from resonator_hub.scheduler.commands import Build, Compile, Deliver, Extract, Record, Select, Update
-from resonator_hub.scheduler.compute import ORDER, Step
+from resonator_hub.scheduler.commands import Build, Extract, Record, Select, Update
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.events import (
     CandidatesSelected,
-    Event,
     Measured,
-    ModelCompiled,
     ModelUpdated,
     TasksExtracted,
 )
 from resonator_hub.scheduler.fleet import Pool
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.measurement import median
+from resonator_hub.scheduler.models import Models
+from resonator_hub.scheduler.step import Step
 from resonator_hub.scheduler.task import Task, most_promising
 from resonator_hub.scheduler.transitions import CandidateState, Cue, Input, JobPhase, RoundState
 from resonator_hub.scheduler.windows import Windows
@@ -31,9 +28,10 @@ from resonator_hub.scheduler.windows import Windows
 class Tuning:
     """Takes jobs from phase to phase and makes the steps they need."""
 
-    def __init__(self, desk: Desk, windows: Windows) -> None:
+    def __init__(self, desk: Desk, windows: Windows, models: Models) -> None:
         self._desk = desk
         self._windows = windows
+        self._models = models
 
     # --- the beginning --------------------------------------------------------------------------------
 
@@ -48,12 +46,10 @@ class Tuning:
             desk.timers.at(desk.now + job.order.time_s, "job", job.id)
         if job.order.bundle is not None:
             desk.move_job(job, Cue.BENCHED)
-            batch = self._model_batch(job, tuned=True)
-            self._kernel_ready(batch, job.order.bundle, 0)
+            self._models.bench(job, job.order.bundle)
         else:
             desk.move_job(job, Cue.STARTED)
-            self._add_step(
-                job,
+            job.add_step(
                 Step(
                     ("extract", job.id),
                     "extract",
@@ -73,57 +69,11 @@ class Tuning:
         self._desk.move_job(job, TasksExtracted)
         if job.objective_met():
             self._desk.move_job(job, Cue.SPENT)
-            self._compile(job, tuned=True)
+            self._models.compile(job, tuned=True)
             return
-        self._compile(job, tuned=False)
+        self._models.compile(job, tuned=False)
         if job.out_of_time:
             self.stop(job)
-
-    def _compile(self, job: Job, *, tuned: bool) -> None:
-        self._model_batch(job, tuned=tuned)
-        which = "tuned" if tuned else "untuned"
-        command = Compile(job.id, tuned, job.place.offer.target, job.place.hardware)
-        candidate = job.candidates[model_id(job.id, tuned=tuned)]
-        step = Step(
-            ("compile", job.id, tuned),
-            "compile",
-            job.id,
-            self._desk.next_seq(),
-            command,
-            f"compile {which} model",
-            candidate,
-        )
-        self._add_step(job, step)
-
-    def _model_batch(self, job: Job, *, tuned: bool) -> Batch:
-        batch = Batch(f"model {tuned}", job, None, int(tuned), self._desk.next_seq(), 1)
-        batch.state, batch.building = RoundState.MEASURING, 1
-        candidate = Candidate(model_id(job.id, tuned=tuned), batch)
-        batch.live[candidate.id] = job.candidates[candidate.id] = candidate
-        job.batches[batch.key] = batch
-        if job.order.bundle is not None:
-            candidate.state = CandidateState.BUILDING
-        return batch
-
-    def compiled(self, job: Job, candidate: Candidate, event: ModelCompiled) -> None:
-        """A whole model is ready to be measured."""
-        if event.tuned:
-            job.bundle = event
-            self._desk.move_job(job, Cue.COMPILED)
-        self._kernel_ready(candidate.batch, event.bundle, event.size)
-
-    def _kernel_ready(self, batch: Batch, blob: str, size: int) -> None:
-        candidate = next(iter(batch.live.values()))
-        self.built(candidate, blob, size, ModelCompiled)
-
-    def built(self, candidate: Candidate, blob: str, size: int, cause: type[Event]) -> None:
-        """A kernel can be measured."""
-        batch = candidate.batch
-        self._desk.move_candidate(candidate, cause)
-        candidate.kernel, candidate.size = blob, size
-        batch.building -= 1
-        batch.ready.append(candidate)
-        self._windows.demand(batch)
 
     # --- rounds ---------------------------------------------------------------------------------------
 
@@ -207,8 +157,7 @@ class Tuning:
                 f"build {task.found.name} (t{task.index})",
                 candidate,
             )
-            job.steps[step.key] = step
-            batch.to_build.append(step)
+            job.add_step(step)
 
     def select_failed(self, batch: Batch) -> None:
         """A task's search cannot go on; the job can."""
@@ -243,7 +192,7 @@ class Tuning:
         task = batch.task
         if task is None:
             self._settle(candidate)
-            self._model_measured(job, candidate, event)
+            self._models.measured(job, candidate, event)
             return
         if event.failure is not None:
             self._count_failed(candidate)
@@ -271,7 +220,7 @@ class Tuning:
         self._desk.move_candidate(candidate, Cue.DROPPED)
         self._settle(candidate)
         if candidate.batch.model:
-            self._model_measured(candidate.batch.job, candidate, None)
+            self._models.measured(candidate.batch.job, candidate, None)
 
     def _count_failed(self, candidate: Candidate) -> None:
         candidate.batch.job.failed_trials += 1
@@ -301,8 +250,7 @@ class Tuning:
         command = Update(
             job.id, task.id, batch.number, task.found.workload, job.place.offer.target, job.place.hardware
         )
-        self._add_step(
-            job,
+        job.add_step(
             Step(
                 ("update", task.id, batch.number),
                 "update",
@@ -313,25 +261,6 @@ class Tuning:
             ),
         )
 
-    def _model_measured(self, job: Job, candidate: Candidate, event: Measured | None) -> None:
-        tuned = candidate.id == model_id(job.id, tuned=True)
-        failure = event.failure if event else candidate.failure
-        if event is not None and event.error is not None and not event.error <= self._desk.knobs.tolerance:
-            failure = Failure(
-                kind=FailureKind.WRONG_OUTPUT,
-                detail=f"the {'tuned' if tuned else 'untuned'} model's outputs differ from the reference by "
-                f"{event.error:.3g} (relative), accepted is {self._desk.knobs.tolerance:g}",
-            )
-        wrong = failure is not None and failure.kind is FailureKind.WRONG_OUTPUT
-        if tuned:
-            job.tuned = event
-            if failure is not None or event is None:
-                self.fail(job, failure or _not_measured(self._desk.knobs.attempts))
-        elif wrong and failure is not None:
-            self.fail(job, failure)
-        elif failure is None:
-            job.untuned = event
-
     # --- the end --------------------------------------------------------------------------------------
 
     def stop(self, job: Job) -> None:
@@ -340,12 +269,12 @@ class Tuning:
         for batch in job.rounds():
             if batch.state is RoundState.SELECTING:
                 job.reserved -= batch.count
-                self._drop_step(job, ("select", batch.task.id if batch.task else "", batch.number))
+                job.steps.pop(("select", batch.task.id if batch.task else "", batch.number), None)
                 self._complete(batch, Cue.DROPPED)
                 continue
             batch.to_build.clear()
             for candidate in list(batch.live.values()):
-                self._drop_step(job, ("build", candidate.id))
+                job.steps.pop(("build", candidate.id), None)
                 if candidate.state is not CandidateState.PUSHED:
                     self.give_up(candidate)
 
@@ -357,53 +286,19 @@ class Tuning:
         under_way = any(batch.is_open for batch in job.rounds())
         if job.phase is JobPhase.TUNING and not under_way and not self.has_hope(job):
             desk.move_job(job, Cue.SPENT)
-            self._compile(job, tuned=True)
+            self._models.compile(job, tuned=True)
         elif job.phase is JobPhase.DRAINING and not under_way:
             desk.move_job(job, Cue.DRAINED)
-            self._compile(job, tuned=True)
+            self._models.compile(job, tuned=True)
         elif job.phase is JobPhase.VERIFYING and job.tuned and not job.model_under_way(tuned=False):
             desk.move_job(job, Cue.VERIFIED)
-            self._deliver(job, job.tuned)
+            self._models.deliver(job, job.tuned)
         elif job.phase is JobPhase.BENCHING and job.tuned:
             desk.move_job(job, Cue.VERIFIED)
 
     def has_hope(self, job: Job) -> bool:
         """Return whether there are trials left, and a task worth them."""
         return job.remaining > 0 and any(task.hopeful(self._desk.knobs) for task in job.tasks)
-
-    def _deliver(self, job: Job, tuned: Measured) -> None:
-        assert job.bundle is not None, "a verified model was compiled"
-        command = Deliver(job.id, job.bundle.bundle, job.untuned, tuned, job.spent)
-        step = Step(("deliver", job.id), "deliver", job.id, self._desk.next_seq(), command, "pack bundle")
-        self._add_step(job, step)
-
-    def fail(self, job: Job, failure: Failure) -> None:
-        """The job cannot go on."""
-        job.failure = failure
-        self._desk.move_job(job, Cue.FAILED)
-
-    # --- steps ----------------------------------------------------------------------------------------
-
-    def _add_step(self, job: Job, step: Step) -> None:
-        job.steps[step.key] = step
-        heapq.heappush(job.ready, (ORDER[step.kind], step.seq, step.key))
-
-    def put_back(self, job: Job, step: Step) -> None:
-        """Have a step that was under way asked for again, before others of its kind."""
-        step.running = False
-        if step.kind == "build" and step.candidate is not None:
-            step.candidate.batch.to_build.appendleft(step)
-        else:
-            heapq.heappush(job.ready, (ORDER[step.kind], step.seq, step.key))
-
-    def _drop_step(self, job: Job, key: tuple[object, ...]) -> None:
-        job.steps.pop(key, None)
-
-
-def _not_measured(attempts: int) -> Failure:
-    return Failure(
-        kind=FailureKind.STAGE_FAILED, detail=f"the tuned model could not be measured in {attempts} attempts"
-    )
 
 
 def numbered(batch: Batch, event: CandidatesSelected) -> bool:

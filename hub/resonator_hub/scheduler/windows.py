@@ -114,6 +114,15 @@ class Windows:
         desk.timers.at(desk.now + duration + desk.knobs.grace_s, "device", device.id)
         desk.report(job.id)
 
+    def built(self, candidate: Candidate, blob: str, size: int, cause: Input) -> None:
+        """A kernel, or a whole model, can be measured."""
+        batch = candidate.batch
+        self._desk.move_candidate(candidate, cause)
+        candidate.kernel, candidate.size = blob, size
+        batch.building -= 1
+        batch.ready.append(candidate)
+        self.demand(batch)
+
     # --- what is done with it -------------------------------------------------------------------------
 
     def tend(self, device: Device) -> None:
