@@ -13,7 +13,7 @@ ROUGH = Faults(dirty=0.02, refused=0.01, kernel=0.05, build=0.03, loss_every_s=6
 def fleet(
     *, devices: int, jobs: int, slots: int, faults: Faults = ROUGH, policy: str = "load_aware"
 ) -> Simulator:
-    """Boxes of twenty models under ten sites; every third job takes any of them, the others one model each."""
+    """Boxes of twenty models under ten sites; every third job takes any, the others one model."""
     world = Simulator(policy=policy, slots=slots, stages=Stages(spread=0.3), faults=faults, seed=7)
     for n in range(devices):
         world.add_box(f"site{n % 10}/box{n}", labels=(("model", f"m{n % 20}"),), at=n * 0.01)
