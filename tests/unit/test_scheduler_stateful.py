@@ -17,7 +17,7 @@ from resonator_hub.scheduler import events as e
 
 DEVICES = (DeviceId("lab/a"), DeviceId("lab/b"))
 SLOTS = 2
-KNOBS = Knobs(batch=4, least_batch=2, window_s=20.0, quantum_s=5.0, cooldown_s=30.0, stage_s=2.0)
+KNOBS = Knobs(batch=4, least_batch=2, window_s=20.0, quantum_s=5.0, longest_rest_s=30.0, stage_s=2.0)
 BLOB = hashlib.sha256(b"").hexdigest()
 COMPUTE = (c.Extract, c.Select, c.Build, c.Update, c.Compile, c.Deliver)
 

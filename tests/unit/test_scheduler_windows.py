@@ -26,6 +26,7 @@ def test_a_refused_window_is_asked_for_again_above_the_highest() -> None:
     play.box()
     play.submit(bundle=BLOB)
     play.feed(e.WindowRefused(play.now, BOX, 1, 7, "seen before"))
+    play.wait(Knobs().rest_s)
     assert [one.epoch for one in play.take(c.OpenWindow)] == [1, 8]
 
 
@@ -34,39 +35,61 @@ def test_a_device_that_refuses_again_and_again_is_left_alone_for_a_while() -> No
     play = Play()
     play.box()
     play.submit(bundle=BLOB)
-    # When
-    for epoch in (1, 2, 3):
+    # When it rests after each refusal, twice as long each time
+    for epoch, rest_s in ((1, 2.0), (2, 4.0), (3, 0.0)):
         play.feed(e.WindowRefused(play.now, BOX, epoch, None, "no answer"))
+        play.wait(rest_s)
     # Then
     (report,) = play.scheduler.devices()
     assert (report.health, report.reason) == ("bad", "refused a window: no answer")
     assert play.status().waiting_for == "a device: all 1 that match are busy or unfit"
     assert len(play.take(c.OpenWindow)) == 3
-    # When the cool-down is over
-    play.wait(Knobs().cooldown_s)
+    # When the third rest is over
+    play.wait(8.0)
     # Then
     assert [one.epoch for one in play.take(c.OpenWindow)] == [4]
 
 
-def test_a_dirty_result_puts_the_kernel_back_and_is_no_record() -> None:
+def test_a_dirty_result_ends_the_window_and_puts_the_kernel_back() -> None:
+    # Given a window with kernels in it
     play = Play()
     play.box()
-    first, *_ = play.tuning(trials=4)
+    first, *others = play.tuning(trials=4)
+    # When one of them was disturbed
     play.feed(play.result(first, kind=FailureKind.DEVICE_DIRTY))
-    assert [one.candidate for one in play.take(c.Profile)] == [first.candidate]
+    # Then the window ends; the kernel is neither a record nor a failed trial, nor sent again into it
+    assert [one.epoch for one in play.take(c.CloseWindow)] == [first.epoch]
     assert play.take(c.Record) == []
+    assert play.take(c.Profile) == []
     assert play.status().failed_trials == 0
+    # When the device has rested
+    play.closed(BOX, first.epoch)
+    assert play.take(c.OpenWindow) == []
+    play.wait(Knobs().rest_s)
+    (window,) = play.take(c.OpenWindow)
+    play.open(window)
+    # Then all of them are measured in the next window
+    assert {one.candidate for one in play.take(c.Profile)} == {one.candidate for one in (first, *others)}
 
 
 def test_a_kernel_without_luck_is_given_up_and_the_round_goes_on_without_it() -> None:
-    play = Play(knobs=Knobs(strikes=99))
+    play = Play()
     play.box()
-    unlucky, *others = play.tuning(trials=4)
+    pushed = play.tuning(trials=4)
+    unlucky = pushed[0].candidate
     for _ in range(Knobs().attempts):
-        play.feed(play.result(unlucky, kind=FailureKind.DEVICE_DIRTY))
-    for one in others:
+        mine = next(one for one in pushed if one.candidate == unlucky)
+        play.feed(play.result(mine, kind=FailureKind.DEVICE_DIRTY))
+        play.closed(BOX, mine.epoch)
+        play.wait(Knobs().longest_rest_s)
+        play.take(c.CloseWindow)
+        (window,) = play.take(c.OpenWindow)
+        play.open(window)
+        pushed = play.take(c.Profile)
+    assert unlucky not in {one.candidate for one in pushed}
+    for one in pushed:
         play.feed(play.result(one))
-    assert {one.result.candidate for one in play.take(c.Record)} == {one.candidate for one in others}
+    assert {one.result.candidate for one in play.take(c.Record)} == {one.candidate for one in pushed}
     assert len(play.take(c.Update)) == 1
     assert play.status().failed_trials == 0
 

@@ -61,7 +61,7 @@ class Device:
     wants: Ranked[Batch] = field(default_factory=Ranked)
     clock: float = 0.0
     strikes: int = 0
-    bad_until: float | None = None
+    rests_until: float | None = None
     reason: str = ""
     measured: int = 0
     busy_s: float = 0.0
@@ -73,17 +73,17 @@ class Device:
 
     @property
     def trusted(self) -> bool:
-        """Whether the device would be given work: in sight, willing and not in quarantine."""
-        return self.present and self.available and self.bad_until is None
+        """Whether the device would be given work: in sight, willing and not at rest."""
+        return self.present and self.available and self.rests_until is None
 
     @property
     def usable(self) -> bool:
         """Whether the device can be granted now."""
-        return self.phase is DevicePhase.IDLE and self.available and self.bad_until is None
+        return self.phase is DevicePhase.IDLE and self.available and self.rests_until is None
 
-    def health(self) -> Literal["good", "unknown", "bad", "maintenance"]:
-        """Return the public health."""
-        if self.bad_until is not None:
+    def health(self, strikes: int) -> Literal["good", "unknown", "bad", "maintenance"]:
+        """Return the public health; `strikes` failures of its own in a row make it bad."""
+        if self.strikes >= strikes:
             return "bad"
         if not self.available:
             return "maintenance"

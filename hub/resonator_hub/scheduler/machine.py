@@ -319,7 +319,8 @@ class Scheduler:
 
     def devices(self) -> list[DeviceReport]:
         """Return every device ever seen, by name."""
-        return [device_report(self._desk.fleet.devices[name]) for name in sorted(self._desk.fleet.devices)]
+        devices, strikes = self._desk.fleet.devices, self._desk.knobs.strikes
+        return [device_report(devices[name], strikes) for name in sorted(devices)]
 
     def story(self, entity: str) -> list[str]:
         """Return what happened to a job, round, candidate or device, oldest first, a line each."""

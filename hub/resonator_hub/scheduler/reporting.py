@@ -120,14 +120,14 @@ def _waiting_for(desk: Desk, job: Job) -> str:
     return "a compute slot" if job.steps else ""
 
 
-def device_report(device: Device) -> DeviceReport:
-    """Return a device as the hub sees it, without its identity."""
+def device_report(device: Device, strikes: int) -> DeviceReport:
+    """Return a device as the hub sees it, without its identity; bad after `strikes` failures in a row."""
     window = device.window
     return DeviceReport(
         device=device.id,
         state=_DEVICE_STATE[device.phase],
-        health=device.health(),
-        reason=device.reason if device.bad_until is not None or device.strikes else "",
+        health=device.health(strikes),
+        reason=device.reason if device.strikes else "",
         epoch=device.epoch,
         job=window.job.id if window else None,
         doing=doing(window) if window else "",

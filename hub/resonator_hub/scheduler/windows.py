@@ -127,8 +127,8 @@ class Windows:
 
     def tend(self, device: Device) -> None:
         """Do what is due for a device: grant it if it is free, else fill its window or end it."""
-        if device.bad_until is not None and self._desk.now >= device.bad_until:
-            device.bad_until, device.strikes, device.reason = None, 0, ""
+        if device.rests_until is not None and self._desk.now >= device.rests_until:
+            device.rests_until = None
         window = device.window
         if window is None:
             self._offer(device)
@@ -322,16 +322,19 @@ class Windows:
         self.give_back(candidate)
 
     def strike(self, device: Device, reason: str) -> None:
-        """Count a failure of a device's own; after several in a row it is not used for a while."""
+        """Let a device rest after a failure of its own, which also ends its window (docs/adr/0004)."""
+        if device.rests_until is not None:
+            return
+        knobs, now = self._desk.knobs, self._desk.now
+        rest_s = min(knobs.longest_rest_s, knobs.rest_s * 2.0 ** min(device.strikes, 30))
         device.strikes += 1
         device.reason = reason
-        if device.strikes >= self._desk.knobs.strikes and device.bad_until is None:
-            device.bad_until = self._desk.now + self._desk.knobs.cooldown_s
-            self._desk.timers.at(device.bad_until, "device", device.id)
-            for pool in device.pools:
-                pool.idle.remove(device.id)
-            self._desk.stories.tell(device.id, self._desk.now, "quarantine", reason)
-            self._desk.fleet.place(device)
+        device.rests_until = now + rest_s
+        self._desk.timers.at(device.rests_until, "device", device.id)
+        for pool in device.pools:
+            pool.idle.remove(device.id)
+        self._desk.stories.tell(device.id, now, f"rests {rest_s:g} s", reason)
+        self._desk.fleet.place(device)
 
     def release(self, job: Job) -> None:
         """A job has ended: take back its windows and forget what it wanted."""
