@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -68,5 +69,6 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; SIGTERM ends it as Ctrl-C does, whatever it is doing."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     make_app()()

@@ -49,8 +49,13 @@ class Child:
             try:
                 await asyncio.wait_for(self._process.wait(), GOODBYE_S)
             except asyncio.TimeoutError:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                await self._process.wait()
+                await self.kill()
+
+    async def kill(self) -> None:
+        """End the process with all that it started, at once."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
 
 
 class Children:
@@ -81,9 +86,14 @@ class Children:
             child.check()
 
     async def stop(self) -> None:
-        """Stop them all, agents before their hub."""
-        while self._running:
-            await self._running.pop().stop()
+        """Stop them all, agents before their hub; interrupted in that, kill those that are left."""
+        try:
+            for child in reversed(self._running):
+                await child.stop()
+        finally:
+            for child in self._running:
+                await child.kill()
+            self._running.clear()
 
     async def __aenter__(self) -> Self:
         return self

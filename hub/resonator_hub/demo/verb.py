@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json as jsonlib
-import signal
 import sys
 import tempfile
 import time
@@ -100,10 +99,13 @@ class Demo:
 
     async def run(self) -> Report:
         """Tune, compare and draw; every process started here has ended when this returns or raises."""
-        _end_on_sigterm()
         async with Children(self._logs) as children:
-            await self._start(children)
-            status = await self._tune(children)
+            try:
+                await self._start(children)
+                status = await self._tune(children)
+            except asyncio.CancelledError:
+                say("interrupted: stopping the hub and its agents")
+                raise
         if status.state is not JobState.SUCCEEDED:
             say(f"the job has {status.state.value}: {status.failure or ''}")
             raise typer.Exit(outcome(status.state))
@@ -181,12 +183,14 @@ class Demo:
                 str(self._plan.agents[-1]),
             ),
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the demo alone
         )
         try:
             said, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         if process.returncode != 0:
             raise ResonatorError(f"ONNX Runtime could not run {self._model} (exit code {process.returncode})")
         return float(jsonlib.loads(said)["median"])
@@ -215,12 +219,6 @@ async def _unless(children: Children, work: asyncio.Future[T]) -> T:
         children.check()
         await asyncio.wait({work}, timeout=_LOOK_S)
     return work.result()
-
-
-def _end_on_sigterm() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _listed(cores: tuple[int, ...]) -> str:
