@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,14 +119,15 @@ def _merged(data: dict[str, Any], flags: Flags) -> TuningJob:
         data["metadata"]["name"] = flags.name
     target = {
         "kind": flags.kind,
-        "labels": dict(_pairs("--label", "K=V", flags.labels)) or None,
+        "labels": dict(_pairs("--label", "K=V", flags.labels, str.partition)) or None,
         "device": flags.device,
         "tag": flags.tag,
     }
     spec["target"] |= {key: value for key, value in target.items() if value is not None}
     budget = {"trials": flags.trials, "time": flags.time}
     spec["budget"] |= {key: value for key, value in budget.items() if value is not None}
-    if shapes := {name: _dims(name, dims) for name, dims in _pairs("--shape", "NAME=1,3", flags.shapes)}:
+    given = _pairs("--shape", "NAME=1,3", flags.shapes, str.rpartition)  # a tensor's name may hold `=`
+    if shapes := {name: _dims(name, dims) for name, dims in given}:
         spec["model"]["shapes"] = spec["model"].get("shapes", {}) | shapes
     if flags.priority is not None:
         spec["priority"] = flags.priority
@@ -135,9 +136,11 @@ def _merged(data: dict[str, Any], flags: Flags) -> TuningJob:
     return jobspec.validate(data)
 
 
-def _pairs(flag: str, form: str, texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _pairs(
+    flag: str, form: str, texts: Iterable[str], split: Callable[[str, str], tuple[str, str, str]]
+) -> Iterable[tuple[str, str]]:
     for text in texts:
-        name, equals, value = text.rpartition("=")
+        name, equals, value = split(text, "=")
         if not (name and equals and value):
             raise InputInvalid(f"{flag} {text!r} is not of the form {form}")
         yield name, value
