@@ -8,6 +8,8 @@ from typing import Annotated, NewType
 from pydantic import StringConstraints
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+NAME_RULE = "letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit"
+"""What `NAME_PATTERN` says, for people."""
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from resonator.errors import InputInvalid
-from resonator.ids import Name
+from resonator.ids import NAME_PATTERN, NAME_RULE, Name
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*$")
@@ -30,7 +30,8 @@ _SHORT = reprlib.Repr()
 """Shows a value without walking all of it: aliases make a few bytes of YAML a tree of any size."""
 _SHORT.maxstring = _SHORT.maxother = 80
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
@@ -166,6 +167,13 @@ def validate(data: Mapping[str, Any]) -> TuningJob:
         raise InputInvalid(explain(error)) from error
 
 
+_RULES: dict[str | None, str] = {
+    NAME_PATTERN: f"a name is made of {NAME_RULE}",
+    LABEL_PATTERN: "a label's key is made of letters, digits, '.', '_', '/' and '-', at most 63, "
+    "beginning with a letter or digit",
+}
+
+
 def explain(error: ValidationError, *, most: int = 5) -> str:
     """Say in one line what pydantic refused: field, what is accepted, and the value that was given."""
     lines = [_explain_one(item) for item in error.errors(include_url=False)[:most]]
@@ -176,7 +184,7 @@ def explain(error: ValidationError, *, most: int = 5) -> str:
 
 def _explain_one(item: Any) -> str:
     field = ".".join(str(part) for part in _field_path(item["loc"])) or "the whole"
-    message = item["msg"].removeprefix("Value error, ")
+    message = _RULES.get(item.get("ctx", {}).get("pattern"), item["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] in {"missing", "extra_forbidden"}:
         return f"{field}: {message}"

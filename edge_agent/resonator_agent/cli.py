@@ -17,7 +17,7 @@ from resonator import settings
 from resonator.bus.url import parse_broker_url
 from resonator.cli import logs
 from resonator.errors import InputInvalid
-from resonator.ids import NAME_PATTERN, is_name
+from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
 from resonator_agent import identify
@@ -65,7 +65,7 @@ def agent(
     logs.configure("info")
     chosen = settings.load(broker=broker, site=site)
     if not is_name(name):
-        raise InputInvalid(f"--name {name!r} is not a name; it must match {NAME_PATTERN}")
+        raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
     parse_broker_url(chosen.broker)
     labels = parse_labels(label or [])
     limits = Limits(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resonator.errors import InputInvalid
-from resonator_agent.cli import choose_cores, kernel_memory_bytes, parse_labels
+from resonator_agent.cli import agent, choose_cores, kernel_memory_bytes, parse_labels
 
 
 def test_labels_are_pairs() -> None:
@@ -16,6 +16,11 @@ def test_labels_are_pairs() -> None:
 def test_a_bad_label_is_named(label: str) -> None:
     with pytest.raises(InputInvalid, match="--label"):
         parse_labels([label])
+
+
+def test_a_bad_name_is_refused_in_words() -> None:
+    with pytest.raises(InputInvalid, match=r"'a/b' is not a name: letters, digits, .* a letter or digit$"):
+        agent(name="a/b", broker="mqtt://127.0.0.1:1883")
 
 
 def test_cores_are_the_last_ones_unless_they_are_named() -> None:

@@ -249,14 +249,14 @@ def test_a_model_is_submitted_for_any_cpu_unless_told_otherwise(client: FakeClie
 
 
 def test_every_flag_finds_its_field(client: FakeClient, model: Path) -> None:
-    flags = "--label model=el300 --label zone=b --tag a/b --device d --trials 9 --time 2h --priority 7"
-    more = "--shape data=1,3,8,8 --shape a=b=2 --objective-ms 4.5 --name other --json"
+    flags = "--label model=el300 --label zone=b --label note=a=b --tag a/b --device d --trials 9 --time 2h"
+    more = "--priority 7 --shape data=1,3,8,8 --shape a=b=2 --objective-ms 4.5 --name other --json"
 
     result = run("submit", model, *flags.split(), *more.split())
 
     assert client.submitted is not None
     job = client.submitted[0]
-    assert str(job.spec.target) == "tag a/b, device d, label model=el300, label zone=b"
+    assert str(job.spec.target) == "tag a/b, device d, label model=el300, label note=a=b, label zone=b"
     assert job.spec.model.shapes == {"data": (1, 3, 8, 8), "a=b": (2,)}
     assert (job.spec.budget.trials, job.spec.budget.time, job.spec.priority) == (9, 7200, 7)
     assert job.spec.objective is not None
@@ -287,12 +287,17 @@ def test_a_job_file_is_submitted_and_flags_win_over_it(client: FakeClient, tmp_p
         (["--time", "soon"], "spec.budget.time: a time is a number of seconds"),
         (["--kind", "tpu"], "spec.target.kind: input should be 'cpu' or 'cuda', not 'tpu'"),
         (["--label", "el300"], "--label 'el300' is not of the form K=V"),
+        (["--label", "=el300"], "--label '=el300' is not of the form K=V"),
+        (
+            ["--label", "a b=c"],
+            "spec.target.labels.a b: a label's key is made of letters, digits, '.', '_', '/' and '-'",
+        ),
         (["--shape", "1,3"], "--shape '1,3' is not of the form NAME=1,3"),
         (["--shape", "x=1,a"], "--shape x=1,a: '1,a' is not a list of whole numbers"),
         (["--shape", "x=0"], "spec.model.shapes.x.0: input should be greater than 0, not 0"),
         (["--priority", "10"], "spec.priority: input should be less than or equal to 9, not 10"),
         (["--objective-ms", "0"], "spec.objective.latency_ms: input should be greater than 0, not 0"),
-        (["--name", "a b"], "metadata.name: string should match pattern"),
+        (["--name", "a b"], "metadata.name: a name is made of letters, digits, '.', '_' and '-'"),
     ],
 )
 def test_a_bad_flag_is_answered_with_one_sentence(

@@ -22,7 +22,7 @@ from resonator.client.blobs import Blobs
 from resonator.client.order import name_for, new_job_id, read_bytes
 from resonator.client.presence import HubPresence
 from resonator.errors import BusUnreachable, InputInvalid, Refused
-from resonator.ids import JobId, is_name
+from resonator.ids import NAME_RULE, JobId, is_name
 from resonator.jobspec import Measure, TuningJob
 from resonator.messages import (
     MAX_INLINE,
@@ -56,7 +56,7 @@ class Client:
 
     def __init__(self, bus: Bus, *, broker: str, site: str, timeout: float = 10.0) -> None:
         if not is_name(site):
-            raise InputInvalid(f"site {site!r} is not a name: letters, digits, '.', '_' and '-', at most 63")
+            raise InputInvalid(f"site {site!r} is not a name: {NAME_RULE}")
         self.broker, self.site, self.timeout = broker, site, timeout
         self._bus = bus
         self._name = f"client-{secrets.token_hex(4)}"
