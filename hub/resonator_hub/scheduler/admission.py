@@ -111,8 +111,10 @@ class Admission:
         return None if DEVICE.get((device.phase, type(event))) else OUTDATED
 
     def _check_seen(self, event: DeviceSeen) -> str | None:
+        # A device that is away may return with a lower session: its state directory was wiped.
         device = self._desk.fleet.devices.get(DeviceId(event.device))
-        return "an older session" if device is not None and event.session < device.session else None
+        outdated = device is not None and device.present and event.session < device.session
+        return "an older session" if outdated else None
 
     def _check_step(self, event: Event) -> str | None:
         name: JobId = getattr(event, "job")  # noqa: B009 - every answer of a step bears its job
