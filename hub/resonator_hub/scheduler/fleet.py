@@ -144,12 +144,13 @@ class Fleet:
         device.pools.clear()
 
     def place(self, device: Device) -> None:
-        """Bring the pools up to date with a device's presence."""
+        """Bring the pools up to date with a device: whether it is in sight, and whether it may be granted."""
         for pool in device.pools:
             if device.present:
                 pool.present[device.id] = device
             else:
                 pool.present.pop(device.id, None)
+            if not device.usable:
                 pool.idle.remove(device.id)
 
     def offers(self, most: int) -> dict[str, int]:

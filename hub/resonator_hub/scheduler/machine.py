@@ -285,8 +285,7 @@ class Scheduler:
             job = desk.jobs.get(step.job)
             if job is not None and job.steps.get(step.key) is step:
                 job.put_back(step)
-        for device in desk.fleet.devices.values():
-            self._windows.end(device, Cue.RESTARTED)
+        self._windows.end_all(Cue.RESTARTED)
         for job in list(desk.jobs.values()):
             self._follow_up(job) if job.phase is not JobPhase.QUEUED else desk.report(job.id)
 

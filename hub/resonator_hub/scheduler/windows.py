@@ -250,6 +250,18 @@ class Windows:
 
         With `culprit` the kernel being measured counts as the possible cause, which costs it an attempt.
         """
+        self._void(device, cause, culprit=culprit)
+        self.resettle(device)
+
+    def end_all(self, cause: Input) -> None:
+        """Every window is over: none of their kernels is offered to a device before all of them are."""
+        devices = list(self._desk.fleet.devices.values())
+        for device in devices:
+            self._void(device, cause, culprit=False)
+        for device in devices:
+            self.resettle(device)
+
+    def _void(self, device: Device, cause: Input, *, culprit: bool) -> None:
         window = device.window
         self._desk.move_device(device, cause)
         device.window = None
@@ -263,7 +275,6 @@ class Windows:
             if window.job.id in self._desk.jobs:
                 self._desk.report(window.job.id)
         self._desk.fleet.place(device)
-        self.resettle(device)
 
     def resettle(self, device: Device) -> None:
         """Find the batches of a device without a window their next place, and the device its next job."""
@@ -331,8 +342,6 @@ class Windows:
         device.reason = reason
         device.rests_until = now + rest_s
         self._desk.timers.at(device.rests_until, "device", device.id)
-        for pool in device.pools:
-            pool.idle.remove(device.id)
         self._desk.stories.tell(device.id, now, f"rests {rest_s:g} s", reason)
         self._desk.fleet.place(device)
 
