@@ -277,7 +277,9 @@ class Scheduler:
                 windows.strike(device, f"refused a window: {event.reason}")
                 windows.end(device, WindowRefused)
             case WindowClosed():
-                windows.end(device, WindowClosed)
+                # The device itself cut its kernel short, or was restarted: perhaps because of the kernel.
+                culprit = event.reason in {"expired", "restarted"}
+                windows.end(device, WindowClosed, culprit=culprit)
 
     def _restarted(self, event: HubStarted) -> None:
         desk = self._desk

@@ -15,6 +15,9 @@ from resonator_hub.scheduler.transitions import CandidateState, Cue, DevicePhase
 _OVERLAP = 2
 """Kernels on a device at the least, so that it never waits for the next while one is on its way."""
 
+_TIMEOUTS = 1.5
+"""A window lasts this many of a kernel's time limits at the least: a model may take some time to load."""
+
 
 class Windows:
     """Grants, fills and ends windows; every method leaves the devices it touched with something to do."""
@@ -101,7 +104,7 @@ class Windows:
         device.clock = max(device.clock, job.device_share)
         job.place.device_clock = max(job.place.device_clock, job.device_share)
         device.epoch += 1
-        duration = desk.knobs.model_window_s if batch.model else desk.knobs.window_s
+        duration = self._duration_s(batch)
         window = Window(device.epoch, job, batch if batch.model else None, duration, desk.now)
         window.charged_at = window.idle_since = desk.now
         device.window = job.windows[device.id] = window
@@ -113,6 +116,11 @@ class Windows:
         desk.out.append(OpenWindow(device.id, job.id, device.epoch, duration))
         desk.timers.at(desk.now + duration + desk.knobs.grace_s, "device", device.id)
         desk.report(job.id)
+
+    def _duration_s(self, batch: Batch) -> float:
+        """Return how long a window lasts: never less than the slowest kernel may take."""
+        knobs, timeout_s = self._desk.knobs, batch.job.order.measure.timeout_s
+        return max(knobs.model_window_s if batch.model else knobs.window_s, _TIMEOUTS * timeout_s)
 
     def built(self, candidate: Candidate, blob: str, size: int, cause: Input) -> None:
         """A kernel, or a whole model, can be measured."""
