@@ -12,7 +12,7 @@ class Knobs:
     `batch` and `least_batch` bound the candidates of one round. A window lasts `window_s` (a whole model's
     `model_window_s`), is over for the hub `grace_s` later, may be taken away after `quantum_s` and is given
     up after `linger_s` without work. A device is sent kernels for `stage_s` ahead. A kernel is measured at
-    most `attempts` times. A device rests `rest_s` after a failure of its own, twice as long for each further
+    most `attempts` times, a whole model, without which its job fails, `model_attempts` times. A device rests `rest_s` after a failure of its own, twice as long for each further
     one in a row up to `longest_rest_s`, and counts as bad from the `strikes`-th on.
     A task is stalled after `stalled_rounds` rounds that gained less than `least_gain`, and no longer worth
     a trial after `hopeless_rounds`. `rounds_ahead` rounds may be under way for each device of a job.
@@ -27,6 +27,7 @@ class Knobs:
     linger_s: float = 2.0
     stage_s: float = 10.0
     attempts: int = 3
+    model_attempts: int = 10
     strikes: int = 3
     rest_s: float = 2.0
     longest_rest_s: float = 120.0

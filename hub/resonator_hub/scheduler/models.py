@@ -86,7 +86,7 @@ class Models:
         )
 
     def _unmeasured(self) -> Failure:
-        attempts = self._desk.knobs.attempts
+        attempts = self._desk.knobs.model_attempts
         return Failure(
             kind=FailureKind.STAGE_FAILED, detail=f"the model could not be measured in {attempts} attempts"
         )

@@ -302,7 +302,9 @@ class Windows:
         self._desk.move_candidate(candidate, Cue.RETURNED)
         candidate.batch.ready.appendleft(candidate)
         draining = job.phase is JobPhase.DRAINING and not candidate.batch.model
-        if draining or candidate.attempts >= self._desk.knobs.attempts:
+        knobs = self._desk.knobs
+        most = knobs.model_attempts if candidate.batch.model else knobs.attempts
+        if draining or candidate.attempts >= most:
             self._desk.given_up.append(candidate)
 
     def opened(self, device: Device) -> None:
