@@ -212,7 +212,8 @@ class Scheduler:
         desk = self._desk
         job, device = desk.jobs[event.job], desk.fleet.devices[event.device]
         candidate = job.candidates[event.candidate]
-        desk.estimates.observe("profile", event.device_time_s, job.place.hardware)
+        if not candidate.batch.model:
+            desk.estimates.observe("profile", event.device_time_s, job.place.hardware)
         failure = event.failure
         if failure is None and not event.latencies:
             failure = Failure(
