@@ -34,6 +34,8 @@ _DEVICE_STATE = {
     DevicePhase.CLOSING: "running",
 }
 _MOST_ACTIVITIES = 256
+_LONGEST = 2000
+"""Characters of a `messages.Text`: sixteen long labels make a longer sentence."""
 
 
 def job_status(desk: Desk, job: Job) -> JobStatus:
@@ -43,9 +45,9 @@ def job_status(desk: Desk, job: Job) -> JobStatus:
         job=job.id,
         name=job.order.name,
         state=_STATE.get(job.phase, JobState.RUNNING),
-        waiting_for=_waiting_for(desk, job),
+        waiting_for=_waiting_for(desk, job)[:_LONGEST],
         phase=_PHASE.get(job.phase, ""),
-        target=str(job.order.target),
+        target=str(job.order.target)[:_LONGEST],
         trials=job.spent,
         budget=0 if job.order.bundle is not None else job.order.trials,
         failed_trials=job.failed_trials,
@@ -127,7 +129,7 @@ def device_report(device: Device, strikes: int) -> DeviceReport:
         device=device.id,
         state=_DEVICE_STATE[device.phase],
         health=device.health(strikes),
-        reason=device.reason if device.strikes else "",
+        reason=device.reason[:_LONGEST] if device.strikes else "",
         epoch=device.epoch,
         job=window.job.id if window else None,
         doing=doing(window) if window else "",
