@@ -12,15 +12,28 @@ from resonator_hub.scheduler.events import Event
 
 
 class Clock:
-    """The wall clock in seconds since the epoch, that never goes back, not even over a restart."""
+    """The wall clock in seconds since the epoch, that never goes back, not even over a restart.
 
-    def __init__(self, *, not_before: float = 0.0, wall: Callable[[], float] = time.time) -> None:
+    Where the wall clock is behind, time goes on from where it was: what waits for it must not wait for ever.
+    """
+
+    def __init__(
+        self,
+        *,
+        not_before: float = 0.0,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._latest = not_before
         self._wall = wall
+        self._steady = steady
+        self._asked_at = steady()
 
     def now(self) -> float:
         """Return the time; never less than an earlier answer."""
-        self._latest = max(self._latest, self._wall())
+        asked_at = self._steady()
+        self._latest = max(self._latest + asked_at - self._asked_at, self._wall())
+        self._asked_at = asked_at
         return self._latest
 
 

@@ -87,8 +87,6 @@ class Runtime:
         commands = self._step(event)
         if not posted.taken.cancelled():
             posted.taken.set_result(None)
-        if not isinstance(event, Tick):
-            self._cancel_wake()
         for command in commands:
             self._perform(command)
 
