@@ -23,7 +23,7 @@ from resonator.bus.blobs import BlobStore, digest_of
 from resonator.bus.peer import Peer
 from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
-from resonator.ids import CandidateId, JobId
+from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import BlobRef, HubState, JobAccepted, JobState, JobStatus, JobSubmit, KernelResult
 from resonator_hub import replay
@@ -100,8 +100,16 @@ async def test_time_never_goes_back(tmp_path: Path) -> None:
             await inbox.post(events.Tick(at))
     assert [event.at for event in scheduler.taken] == [5.0, 5.0, 7.0]
     times = iter([9.0, 4.0, 11.0])
-    clock = Clock(not_before=6.0, wall=lambda: next(times))
+    clock = Clock(not_before=6.0, wall=lambda: next(times), steady=lambda: 0.0)
     assert [clock.now(), clock.now(), clock.now()] == [9.0, 9.0, 11.0]
+
+
+def test_time_goes_on_while_the_wall_clock_is_behind() -> None:
+    # Given a hub whose clock was set back by an hour while it was down
+    steady = iter([50.0, 50.5, 52.0])
+    clock = Clock(not_before=4600.0, wall=lambda: 1000.0, steady=lambda: next(steady))
+    # Then its windows end all the same
+    assert [clock.now(), clock.now()] == [4600.5, 4602.0]
 
 
 async def test_an_illegal_event_changes_nothing_and_stops_nothing(tmp_path: Path) -> None:
@@ -184,6 +192,23 @@ async def test_the_hub_wakes_when_it_was_asked_to(tmp_path: Path) -> None:
         await inbox.post(events.HubStarted(100.0, 1))
         await asyncio.wait_for(woken.wait(), 10.0)
     assert [type(event) for event in scheduler.taken] == [events.HubStarted, events.Tick]
+
+
+async def test_an_event_that_is_refused_does_not_keep_the_hub_from_waking(tmp_path: Path) -> None:
+    woken = asyncio.Event()
+
+    def answer(event: events.Event) -> list[commands.Command]:
+        if isinstance(event, events.DeviceLost):
+            raise IllegalTransition("local/box", "no", [])
+        if isinstance(event, events.Tick):
+            woken.set()
+        return [commands.WakeAt(100.01)] if isinstance(event, events.HubStarted) else []
+
+    async with running(tmp_path, answer) as (inbox, _, _):
+        inbox.post(events.HubStarted(100.0, 1))
+        inbox.post(events.DeviceLost(100.0, DeviceId("local/box")))
+        await asyncio.wait_for(woken.wait(), 10.0)
+        assert woken.is_set()
 
 
 async def test_a_fold_only_recalls(tmp_path: Path) -> None:
