@@ -249,3 +249,16 @@ async def test_a_lost_device_is_asked_for_nothing_more(fleet: Fleet) -> None:
     await fleet.windows.end_all(0.0)
     assert len(fleet.shell.broker.sent(WindowGrant)) == count
     assert isinstance(fleet.shell.events[-1], events.DeviceLost)
+
+
+async def test_a_hub_that_takes_its_leave_grants_nothing_more(fleet: Fleet) -> None:
+    # Given a device that ends its window at the hub's goodbye
+    fleet.grant(1)
+    await fleet.shell.device_says("window", WindowOpened(epoch=1, job=JOB, credit=100))
+    await fleet.windows.end_all(0.0)
+    await fleet.shell.device_says("window", WindowClosed(epoch=1, job=JOB, reason="asked"))
+    # When the scheduler would grant it to the next
+    fleet.grant(2)
+    await fleet.shell.settle()
+    # Then
+    assert [getattr(sent.message, "epoch", 0) for sent in fleet.shell.broker.sent(WindowGrant)] == [1]

@@ -60,6 +60,7 @@ class Windows:
         self._highest: dict[DeviceId, int] = {}
         self._none = asyncio.Event()
         self._none.set()
+        self._leaving = False
         self._tasks = Tasks()
         admit(peer, WindowOpened, ("dev",), self._on_opened)
         admit(peer, WindowRefused, ("dev",), self._on_refused)
@@ -70,7 +71,9 @@ class Windows:
         return self._highest.get(device, 0)
 
     def open(self, command: OpenWindow, measure: Measure) -> None:
-        """Grant a window; without an answer it counts as refused."""
+        """Grant a window; without an answer it counts as refused. After `end_all` nothing is granted."""
+        if self._leaving:
+            return
         self._highest[command.device] = max(command.epoch, self.granted(command.device))
         self._set(command.device, _Window(command.epoch, "granting"))
         self._tasks.start(command.device, self._grant(command, measure))
@@ -86,7 +89,8 @@ class Windows:
         self._over(device)
 
     async def end_all(self, timeout_s: float) -> None:
-        """End every window, and wait a while for the devices to confirm."""
+        """End every window for good, and wait a while for the devices to confirm."""
+        self._leaving = True
         for device, window in list(self._windows.items()):
             if window.phase != "closing":
                 self.end(CloseWindow(device, window.epoch))
