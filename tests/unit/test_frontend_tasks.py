@@ -80,3 +80,9 @@ def test_a_graph_that_does_not_fit_together_is_refused(target: str) -> None:
     nodes = [helper.make_node("MatMul", ["x", "x"], ["y"])]
     with pytest.raises(ModelInvalid):
         extract(model(nodes, {"x": [2, 3]}, ["y"]), {}, target)
+
+
+def test_a_model_that_computes_nothing_is_refused(target: str) -> None:
+    echo = model([helper.make_node("Identity", ["x"], ["y"])], {"x": [1, 4]}, ["y"])
+    with pytest.raises(ModelInvalid, match="computes nothing"):
+        extract(echo, {}, target)

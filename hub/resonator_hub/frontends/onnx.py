@@ -40,14 +40,17 @@ def check(model: bytes, shapes: Shapes) -> ModelCard:
 def extract(model: bytes, shapes: Shapes, target: str) -> Extraction:
     """Return the tasks of `model` for `target` (JSON of a TVM target), each distinct operator once.
 
-    Raises `ModelInvalid`, also for operators that TVM does not know, which it names.
+    Raises `ModelInvalid`, also for operators that TVM does not know, which it names, and for none at all.
     """
     from resonator_hub.frontends import relax
 
     prepared, inputs = prepare(model, shapes)
     module = relax.import_graph(prepared, target)
     outputs = relax.output_specs(module, [value.name for value in prepared.graph.output])
-    return Extraction(tasks=relax.tasks(module, target), inputs=inputs, outputs=outputs)
+    tasks = relax.tasks(module, target)
+    if not tasks:
+        raise ModelInvalid("The model computes nothing from its inputs: there is nothing to compile.")
+    return Extraction(tasks=tasks, inputs=inputs, outputs=outputs)
 
 
 def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
