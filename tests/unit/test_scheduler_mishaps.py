@@ -83,9 +83,7 @@ def test_a_window_lasts_long_enough_for_the_slowest_kernel_that_is_not_yet_too_s
     play = Play()
     play.box()
     play.feed(
-        e.JobSubmitted(
-            play.now, JOB, e.JobOrder(JOB, TargetSpec(kind="cpu"), 4, Measure(timeout_s=500.0))
-        )
+        e.JobSubmitted(play.now, JOB, e.JobOrder(JOB, TargetSpec(kind="cpu"), 4, Measure(timeout_s=500.0)))
     )
     play.extract()
     for selection in play.take(c.Select):

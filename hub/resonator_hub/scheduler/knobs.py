@@ -12,8 +12,9 @@ class Knobs:
     `batch` and `least_batch` bound the candidates of one round. A window lasts `window_s` (a whole model's
     `model_window_s`), is over for the hub `grace_s` later, may be taken away after `quantum_s` and is given
     up after `linger_s` without work. A device is sent kernels for `stage_s` ahead. A kernel is measured at
-    most `attempts` times, a whole model, without which its job fails, `model_attempts` times. A device rests `rest_s` after a failure of its own, twice as long for each further
-    one in a row up to `longest_rest_s`, and counts as bad from the `strikes`-th on.
+    most `attempts` times, a whole model, without which its job fails, `model_attempts` times. A device rests
+    `rest_s` after a failure of its own, twice as long for each further one in a row up to `longest_rest_s`,
+    and counts as bad from the `strikes`-th on.
     A task is stalled after `stalled_rounds` rounds that gained less than `least_gain`, and no longer worth
     a trial after `hopeless_rounds`. `rounds_ahead` rounds may be under way for each device of a job.
     """
