@@ -40,6 +40,8 @@ from resonator_hub.search import stage as search
 from resonator_hub.workshop import Workshop
 
 log = structlog.get_logger(__name__)
+MODEL_TIMEOUT_S = 60.0
+"""The least time limit of a whole model, in seconds: untuned it may take several for a single run."""
 
 Act = Callable[[Any], object]
 """Performs a command at once."""
@@ -89,7 +91,10 @@ class Acts:
         }
 
     def _open(self, command: OpenWindow) -> None:
-        self.windows.open(command, self.jobs.get(command.job).spec.spec.measure)
+        measure = self.jobs.get(command.job).spec.spec.measure
+        if command.model:
+            measure = measure.model_copy(update={"timeout_s": max(measure.timeout_s, MODEL_TIMEOUT_S)})
+        self.windows.open(command, measure)
 
     def _report(self, command: Report) -> None:
         self._forget_ended(command)

@@ -25,7 +25,16 @@ from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
-from resonator.messages import BlobRef, HubState, JobAccepted, JobState, JobStatus, JobSubmit, KernelResult
+from resonator.messages import (
+    BlobRef,
+    HubState,
+    JobAccepted,
+    JobState,
+    JobStatus,
+    JobSubmit,
+    KernelResult,
+    WindowGrant,
+)
 from resonator_hub import replay
 from resonator_hub.build import LinkerMissing
 from resonator_hub.database import Database, sqlite_url
@@ -330,6 +339,16 @@ async def test_the_search_is_told_what_was_tried_and_the_cost_model_learns_each_
     models = [previous for _, previous in house.compute.asked("update")]
     assert models[0] is None
     assert None not in models[1:]
+
+
+async def test_a_whole_model_is_given_more_time_than_a_kernel(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+    granted = [sent.message for sent in house.broker.sent(WindowGrant)]
+    limits = {grant.epoch: grant.measure.timeout_s for grant in granted if isinstance(grant, WindowGrant)}
+    pushed = {push.epoch: push.model for push in house.device.pushed}
+    assert {(pushed[epoch], limit) for epoch, limit in limits.items()} == {(False, 10.0), (True, 60.0)}
 
 
 async def test_every_message_of_the_device_is_acknowledged(house: House) -> None:

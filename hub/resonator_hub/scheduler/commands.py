@@ -83,12 +83,13 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """Grant a device to a job for `duration_s`, fenced by `epoch`."""
+    """Grant a device to a job for `duration_s`, fenced by `epoch`; for its whole `model`, or its kernels."""
 
     device: DeviceId
     job: JobId
     epoch: int
     duration_s: float
+    model: bool = False
 
 
 @dataclass(frozen=True, slots=True)

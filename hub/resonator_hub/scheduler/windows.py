@@ -113,7 +113,7 @@ class Windows:
             if window.serves(other):
                 device.wants.remove(other.seq)
         desk.move_device(device, Cue.GRANTED)
-        desk.out.append(OpenWindow(device.id, job.id, device.epoch, duration))
+        desk.out.append(OpenWindow(device.id, job.id, device.epoch, duration, batch.model))
         desk.timers.at(desk.now + duration + desk.knobs.grace_s, "device", device.id)
         desk.report(job.id)
 
