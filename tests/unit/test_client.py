@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,34 @@ async def test_a_broken_off_fetch_goes_on_where_it_was(
     partial.parent.mkdir(parents=True)
     partial.write_bytes(data[:MAX_CHUNK])
 
+    await client.fetch("net-1", tmp_path / "b.tar")
+
+    assert (tmp_path / "b.tar").read_bytes() == data
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writes beyond `size` bytes fail, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_disk_that_fills_up_ends_a_fetch_and_what_came_is_kept(
+    client: Client, hub: TalkingHub, tmp_path: Path
+) -> None:
+    data = os.urandom(2 * MAX_CHUNK)
+    await hub.publish(status(state=JobState.SUCCEEDED, bundle=hub.keep(data)))
+
+    with (
+        files_of_at_most(MAX_CHUNK),
+        pytest.raises(InputInvalid, match=r"b\.tar cannot be written"),
+    ):
+        await client.fetch("net-1", tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
     await client.fetch("net-1", tmp_path / "b.tar")
 
     assert (tmp_path / "b.tar").read_bytes() == data

@@ -26,6 +26,7 @@ class Blobs:
         self._offers: dict[str, bytes] = {}
         self._assemblies: dict[str, Assembly] = {}
         self._arrived = asyncio.Event()
+        self._disk_error: OSError | None = None
         peer.on(BlobRequest, self._serve)
         peer.on(BlobChunk, self._take)
         peer.on(BlobAbsent, self._take)
@@ -56,8 +57,11 @@ class Blobs:
 
     async def _assemble(self, assembly: Assembly, digest: str) -> None:
         self._assemblies[digest] = assembly
+        self._disk_error = None
         try:
             while not assembly.over:
+                if self._disk_error is not None:
+                    raise self._disk_error
                 self._arrived.clear()
                 for request in assembly.requests(time.monotonic()):
                     await self._peer.send(self._topic, request, reply_to=self._reply_to)
@@ -76,7 +80,10 @@ class Blobs:
         answer = received.message
         assert isinstance(answer, (BlobChunk, BlobAbsent))
         if assembly := self._assemblies.get(answer.digest):
-            assembly.accept(answer)
+            try:
+                assembly.accept(answer)
+            except OSError as error:
+                self._disk_error = error  # for whoever pulls; this is the task that hears messages
             self._arrived.set()
 
     async def _serve(self, received: Received) -> None:
