@@ -40,7 +40,7 @@ from resonator_hub.search import stage as search
 from resonator_hub.workshop import Workshop
 
 log = structlog.get_logger(__name__)
-MODEL_TIMEOUT_S = 60.0
+MODEL_TIMEOUT_S = 30.0
 """The least time limit of a whole model, in seconds: untuned it may take several for a single run."""
 
 Act = Callable[[Any], object]

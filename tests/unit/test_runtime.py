@@ -348,7 +348,7 @@ async def test_a_whole_model_is_given_more_time_than_a_kernel(house: House) -> N
     granted = [sent.message for sent in house.broker.sent(WindowGrant)]
     limits = {grant.epoch: grant.measure.timeout_s for grant in granted if isinstance(grant, WindowGrant)}
     pushed = {push.epoch: push.model for push in house.device.pushed}
-    assert {(pushed[epoch], limit) for epoch, limit in limits.items()} == {(False, 10.0), (True, 60.0)}
+    assert {(pushed[epoch], limit) for epoch, limit in limits.items()} == {(False, 10.0), (True, 30.0)}
 
 
 async def test_every_message_of_the_device_is_acknowledged(house: House) -> None:
