@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 MOST = 20_000
 """Beyond this many messages the oldest give way: a hub that was away that long measures afresh."""
 
@@ -22,13 +26,32 @@ class Kept:
 
 
 class Outbox:
-    """An ordered, bounded queue in one SQLite file; no `kill -9` or power cut loses what is in it."""
+    """An ordered, bounded queue in one SQLite file; no `kill -9` or power cut loses what is in it.
+
+    A damaged file is put aside and an empty one begun: the hub has measured afresh what it never hears of.
+    """
 
     def __init__(self, path: Path, *, most: int = MOST):
         self._most = most
         self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare()
+        except sqlite3.OperationalError:
+            raise  # the disk's fault, not the file's
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            aside = path.with_name(path.name + ".damaged")
+            log.warning(f"{path} is damaged ({error}): put aside as {aside.name}")
+            path.replace(aside)
+            path.with_name(path.name + "-wal").unlink(missing_ok=True)  # it is the damaged file's
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._prepare()
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS outbox (place INTEGER PRIMARY KEY AUTOINCREMENT,"
             " id TEXT UNIQUE NOT NULL, channel TEXT NOT NULL, subject TEXT NOT NULL, payload BLOB NOT NULL)"

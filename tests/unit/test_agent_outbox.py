@@ -60,3 +60,15 @@ def test_what_was_added_is_there_for_the_next_life(tmp_path: Path) -> None:
     assert second.pending() == [kept(1)]
     first.close()
     second.close()
+
+
+def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    path.write_bytes(b"noise" * 1000)
+
+    outbox = Outbox(path)
+    outbox.add(kept(1))
+
+    assert outbox.pending() == [kept(1)]
+    assert (tmp_path / "outbox.sqlite.damaged").read_bytes() == b"noise" * 1000
+    outbox.close()
