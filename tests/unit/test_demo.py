@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
+from resonator.errors import InputInvalid
 from resonator.messages import JobState, JobStatus, Latency
+from resonator_hub.demo import demo
 from resonator_hub.demo.children import ChildDied, Children, pinned
 from resonator_hub.demo.plan import Plan, default_model, plan
 from resonator_hub.demo.report import Report, make_report, picture
@@ -33,6 +35,20 @@ from resonator_hub.timeline import Span
 )
 def test_agents_get_the_last_cores_and_the_hub_the_others(cores: set[int], expected: Plan) -> None:
     assert plan(cores) == expected
+
+
+def demo_at(output: Path, state: Path | None = None) -> None:
+    demo(trials=1, model=default_model(), state=state, output=output)
+
+
+def test_a_demo_that_could_not_keep_its_results_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputInvalid, match=r"nothing can be written to .*file: "):
+        demo_at(tmp_path / "file/b.tar")
+    with pytest.raises(InputInvalid, match=r"nothing can be written to .*file: "):
+        demo_at(tmp_path / "b.tar", tmp_path / "file")
+    with pytest.raises(InputInvalid, match="is not a name for a bundle"):
+        demo_at(tmp_path)
 
 
 def test_the_model_comes_with_the_onnx_package() -> None:

@@ -57,7 +57,10 @@ def demo(
     """Tune a real model on this machine, end to end."""
     if model is not None and not model.is_file():
         raise InputInvalid(f"--model {model} is not a file")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (output.parent, *([state] if state else [])):
+        _prepare_folder(folder)
+    if output.is_dir() or output.suffix == ".svg":  # the drawing lies beside the bundle, under this suffix
+        raise InputInvalid(f"-o {output} is not a name for a bundle; write one such as bundle.tar")
     chosen = model or _prepare_model(output.parent)
     cores = plan(usable_cores())
     with _state(state) as folder, pinned(cores.hub):
@@ -69,6 +72,15 @@ def demo(
         say(f"the bundle is {report.bundle}, the run is drawn in {report.timeline}")
 
 
+def _prepare_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputInvalid(f"nothing can be written to {folder}: {error.strerror}") from None
+
+
 def _prepare_model(folder: Path) -> Path:
     path = folder / default_model().name
     path.write_bytes(with_weights(default_model()))
@@ -78,7 +90,6 @@ def _prepare_model(folder: Path) -> Path:
 @contextlib.contextmanager
 def _state(given: Path | None) -> Iterator[Path]:
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="resonator-demo-") as folder:
@@ -122,7 +133,8 @@ class Demo:
             name = self._plan.agent_name(index)
             agent = ["agent", "--name", name, "--broker", self._broker, "--site", SITE, "--cpus", str(core)]
             # Only its profiler is pinned to its core; the agent itself runs wherever there is room.
-            agent += ["--max-foreign-load", str(FOREIGN_LOAD), "--state", str(self._state / name)]
+            accepted = 1.0 if core in self._plan.hub else FOREIGN_LOAD  # a lone core is the hub's as well
+            agent += ["--max-foreign-load", str(accepted), "--state", str(self._state / name)]
             await children.start(name, agent, both)
 
     async def _tune(self, children: Children) -> JobStatus:
