@@ -22,7 +22,8 @@ from typer.testing import CliRunner, Result
 from resonator.cli import bundles, connect, verbs
 from resonator.cli.exits import ExitCode, code_of, outcome
 from resonator.cli.live import show
-from resonator.cli.main import make_app
+from resonator.cli.main import main, make_app
+from resonator.cli.output import print_json
 from resonator.errors import BusUnreachable, InputInvalid, MessageInvalid, Refused, ResonatorError
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import TuningJob
@@ -565,7 +566,8 @@ def test_a_verb_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.
 def test_help_and_jobs_import_neither_tvm_nor_a_database() -> None:
     program = (
         "import sys\n"
-        "from resonator.cli.main import make_app\n"
+        "from resonator.cli.main import main, make_app
+from resonator.cli.output import print_json\n"
         "try:\n    make_app()(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'tvm', 'numpy', 'sqlalchemy', 'xgboost', 'onnx', 'resonator_hub', 'resonator_agent'}\n"
         "print('heavy:', *(heavy & set(sys.modules)))\n"
@@ -576,3 +578,24 @@ def test_help_and_jobs_import_neither_tvm_nor_a_database() -> None:
     )
 
     assert (done.stdout.splitlines()[-1], done.stderr) == ("heavy:", "")
+
+
+def test_a_terminal_without_a_sign_is_given_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "argv", ["resonator", "--version"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        print("56.7 µs", flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert terminal.buffer.getvalue().endswith(b"56.7 ?s\n")  # type: ignore[attr-defined]
+
+
+def test_json_is_ascii_whatever_the_terminal_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"unit": "µs", "worst": float("inf")})
+
+    assert capsys.readouterr().out == '{"unit":"\\u00b5s","worst":null}\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -16,7 +17,7 @@ def configure(level: str = "warning") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
                 pad_event_to=0,
                 exception_formatter=structlog.dev.plain_traceback,  # the default prints every local
             ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import signal
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -71,4 +73,7 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command; SIGTERM ends it as Ctrl-C does, whatever it is doing."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals that do not know a sign such as µ
     make_app()()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +24,9 @@ def console() -> Console:
 
 def print_json(value: Printable) -> None:
     """Write one JSON value as one line on stdout; numbers that are not finite become null."""
-    sys.stdout.write(to_json(value, bytes_mode="base64", inf_nan_mode="null").decode() + "\n")
+    plain = json.loads(to_json(value, bytes_mode="base64", inf_nan_mode="null"))
+    # In ASCII, which every terminal and every locale can take.
+    sys.stdout.write(json.dumps(plain, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
