@@ -566,8 +566,7 @@ def test_a_verb_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.
 def test_help_and_jobs_import_neither_tvm_nor_a_database() -> None:
     program = (
         "import sys\n"
-        "from resonator.cli.main import main, make_app
-from resonator.cli.output import print_json\n"
+        "from resonator.cli.main import make_app\n"
         "try:\n    make_app()(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'tvm', 'numpy', 'sqlalchemy', 'xgboost', 'onnx', 'resonator_hub', 'resonator_agent'}\n"
         "print('heavy:', *(heavy & set(sys.modules)))\n"
