@@ -25,7 +25,7 @@ check: $(STAMP)  ## style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## measurements, one script each
+bench: $(STAMP)  ## measurements, one script each, into benchmarks/RESULTS.md; QUICK=1 for short ones
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 schemas: $(STAMP)  ## regenerate what deploy/ derives from the code

@@ -342,6 +342,16 @@ def test_a_bundle_is_fetched_after_waiting(client: FakeClient, model: Path, tmp_
     assert "64/64 trials" in result.stdout
 
 
+def test_a_place_that_no_bundle_fits_in_is_refused_before_the_job_begins(
+    client: FakeClient, model: Path, tmp_path: Path
+) -> None:
+    result = run("submit", model, "-o", tmp_path)
+
+    assert result.exit_code == ExitCode.BAD_INPUT
+    assert "is a folder; name a file" in result.stderr
+    assert result.stdout == ""
+
+
 def test_a_job_that_fails_has_no_bundle_and_a_code(client: FakeClient, model: Path, tmp_path: Path) -> None:
     failure = Failure(kind=FailureKind.WRONG_OUTPUT, detail="off by 2")
     client.story = [status(JobState.FAILED, failure=failure)]

@@ -47,7 +47,7 @@ def test_a_demo_that_could_not_keep_its_results_does_not_begin(tmp_path: Path) -
         demo_at(tmp_path / "file/b.tar")
     with pytest.raises(InputInvalid, match=r"nothing can be written to .*file: "):
         demo_at(tmp_path / "b.tar", tmp_path / "file")
-    with pytest.raises(InputInvalid, match="is not a name for a bundle"):
+    with pytest.raises(InputInvalid, match="is a folder; name a file"):
         demo_at(tmp_path)
 
 

@@ -12,7 +12,7 @@ from resonator.cli.connect import with_client
 from resonator.cli.exits import ExitCode, outcome, say
 from resonator.cli.live import line
 from resonator.cli.live import watch as watch_job
-from resonator.cli.output import console, print_json
+from resonator.cli.output import check_place, console, print_json
 from resonator.cli.pictures import job_picture, jobs_table
 from resonator.client import Client
 
@@ -77,6 +77,7 @@ def fetch(
     site: options.Site = None,
 ) -> None:
     """Write the bundle of a job that succeeded to a file."""
+    check_place(output)
     status = with_client(broker, site, lambda client: client.fetch(job, output))
     if json:
         print_json({"job": status.job, "bundle": str(output)})

@@ -1,14 +1,18 @@
-"""How results are written: JSON for machines, and numbers as people say them."""
+"""How results are written: JSON for machines, numbers as people say them, and files where there is room."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console
+
+from resonator.errors import InputInvalid
 
 _FILE_WIDTH = 200
 """Columns of a table that goes to a file or a pipe, where nothing is to be folded."""
@@ -20,6 +24,23 @@ def console() -> Console:
     """Make a console on stdout, as wide as the terminal, or wide enough for a pipe."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
+
+
+def check_place(output: Path) -> None:
+    """See to it, before long work, that a file can be written to `output`; raises `InputInvalid`."""
+    if output.is_dir():
+        raise InputInvalid(f"-o {output} is a folder; name a file, such as {output / 'bundle.tar'}")
+    check_folder(output.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """See to it that a folder is there and can be written to; raises `InputInvalid`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputInvalid(f"nothing can be written to {folder}: {error.strerror}") from None
 
 
 def print_json(value: Printable) -> None:

@@ -14,7 +14,7 @@ from resonator.cli import options
 from resonator.cli.connect import with_client
 from resonator.cli.exits import ExitCode, outcome, say
 from resonator.cli.live import watch
-from resonator.cli.output import print_json
+from resonator.cli.output import check_place, print_json
 from resonator.client import Client, read_job
 from resonator.client.order import MODEL_SUFFIX, SPEC_SUFFIXES, Order, name_for
 from resonator.errors import InputInvalid
@@ -71,6 +71,8 @@ def submit(
         kind, tuple(label or ()), device, tag, trials, time, tuple(shape or ()), priority, objective_ms, name
     )
     order = make_order(file, flags)
+    if output is not None:
+        check_place(output)
 
     async def use(client: Client) -> ExitCode:
         return await _submit(client, order, wait or output is not None, output, json)

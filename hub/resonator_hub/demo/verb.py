@@ -17,7 +17,7 @@ import typer
 from resonator.cli import options
 from resonator.cli.exits import outcome, say
 from resonator.cli.live import show
-from resonator.cli.output import console, print_json
+from resonator.cli.output import check_folder, check_place, console, print_json
 from resonator.client import Client
 from resonator.client.order import name_for
 from resonator.errors import BusUnreachable, InputInvalid, ResonatorError
@@ -57,10 +57,11 @@ def demo(
     """Tune a real model on this machine, end to end."""
     if model is not None and not model.is_file():
         raise InputInvalid(f"--model {model} is not a file")
-    for folder in (output.parent, *([state] if state else [])):
-        _prepare_folder(folder)
-    if output.is_dir() or output.suffix == ".svg":  # the drawing lies beside the bundle, under this suffix
+    check_place(output)
+    if output.suffix == ".svg":  # the drawing lies beside the bundle, under this suffix
         raise InputInvalid(f"-o {output} is not a name for a bundle; write one such as bundle.tar")
+    if state is not None:
+        check_folder(state)
     chosen = model or _prepare_model(output.parent)
     cores = plan(usable_cores())
     with _state(state) as folder, pinned(cores.hub):
@@ -70,15 +71,6 @@ def demo(
     else:
         console().print(picture(report))
         say(f"the bundle is {report.bundle}, the run is drawn in {report.timeline}")
-
-
-def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputInvalid(f"nothing can be written to {folder}: {error.strerror}") from None
 
 
 def _prepare_model(folder: Path) -> Path:
