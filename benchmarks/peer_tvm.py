@@ -51,7 +51,8 @@ def main(operator: str, trials: int, target: str, port: int, seed: int) -> None:
             folder,
             max_trials_global=trials,
             num_trials_per_iter=32,
-            builder=ms.builder.LocalBuilder(max_workers=1),  # two would time out while they import, on one core
+            # Its default of a worker for each core times out on one core, while all of them import.
+            builder=ms.builder.LocalBuilder(max_workers=1),
             runner=ms.runner.RPCRunner(rpc, timing, max_workers=1),
             measure_callbacks=[*ms.measure_callback.MeasureCallback.create("default"), curve],
             seed=seed,
