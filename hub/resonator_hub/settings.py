@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic.functional_validators import BeforeValidator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import NoDecode
 
 from resonator.bus.url import DEFAULT_PORT
 from resonator.errors import InputInvalid
 from resonator.ids import Name
-from resonator.jobspec import explain
+from resonator.layers import LayeredSettings
 from resonator.settings import DEFAULT_SITE
 
 EMBEDDED = "embedded"
-CONFIG_VARIABLE = "RESONATOR_HUB_CONFIG"
 
 
 def _listed(value: object) -> object:
@@ -38,15 +31,16 @@ Core = Annotated[int, Field(ge=0, le=4095)]
 Cores = Annotated[tuple[Core, ...], NoDecode, BeforeValidator(_listed), Field(min_length=1)]
 
 
-class HubSettings(BaseSettings):
-    """What a hub must know; each field is also `RESONATOR_{FIELD}` in the environment.
+class HubSettings(LayeredSettings):
+    """What a hub must know.
 
     `broker` is a URL, or `embedded` for one in this process at `port` of 127.0.0.1. `cores` are those the
     compute slots run on, all of this process's by default, and `slots` how many there are, one a core by
     default. `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RESONATOR_", frozen=True, extra="forbid")
+    file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
+    file_name: ClassVar[str] = "hub.toml"
 
     broker: Annotated[str, Field(min_length=1, max_length=1000)] = EMBEDDED
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
@@ -60,18 +54,6 @@ class HubSettings(BaseSettings):
     batch: Annotated[int, Field(ge=4, le=1024)] = 16
     window: Annotated[float, Field(ge=5, le=3600, allow_inf_nan=False)] = 60.0
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Rank the sources: what was given, the environment, the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
-
     def usable_cores(self) -> tuple[int, ...]:
         """Return the cores for compute; raises InputInvalid for one that this process may not use."""
         available = sorted(os.sched_getaffinity(0))
@@ -82,23 +64,6 @@ class HubSettings(BaseSettings):
         return self.cores
 
 
-def config_file() -> Path:
-    """Return the path of the settings file, whether or not it exists."""
-    given = os.environ.get(CONFIG_VARIABLE)
-    return Path(given) if given else platformdirs.user_config_path("resonator") / "hub.toml"
-
-
 def load(**given: Any) -> HubSettings:
-    """Read the settings; what is given and not None wins.
-
-    Raises InputInvalid for a file that is not there although named, is not TOML, or holds a bad value.
-    """
-    path = config_file()
-    if CONFIG_VARIABLE in os.environ and not path.is_file():
-        raise InputInvalid(f"{CONFIG_VARIABLE} names {path}, which is not a file")
-    try:
-        return HubSettings(**{key: value for key, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise InputInvalid(f"settings (command line, RESONATOR_*, {path}): {explain(error)}") from error
-    except (ValueError, OSError) as error:
-        raise InputInvalid(f"{path} is not a readable TOML file: {error}") from error
+    """Read the settings; what is given and not None wins. Raises `InputInvalid`."""
+    return HubSettings.read(given)

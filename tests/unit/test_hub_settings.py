@@ -17,7 +17,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     path = tmp_path / "hub.toml"
     path.touch()
-    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(path))
+    monkeypatch.setenv(settings.HubSettings.file_variable, str(path))
     return path
 
 
@@ -68,6 +68,6 @@ def test_a_bad_file_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> N
     config.write_text("sight = 1")
     with pytest.raises(InputInvalid, match="sight"):
         settings.load()
-    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(config.with_name("none.toml")))
+    monkeypatch.setenv(settings.HubSettings.file_variable, str(config.with_name("none.toml")))
     with pytest.raises(InputInvalid, match=r"names .*none\.toml, which is not a file"):
         settings.load()

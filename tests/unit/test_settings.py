@@ -16,7 +16,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for field in settings.ClientSettings.model_fields:
         monkeypatch.delenv(f"RESONATOR_{field.upper()}", raising=False)
     path.write_text("")
-    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(path))
+    monkeypatch.setenv(settings.ClientSettings.file_variable, str(path))
     return path
 
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_named_must_be_there(file: Path) -> None:
 
 
 def test_a_file_that_nobody_named_need_not_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(settings.CONFIG_VARIABLE, raising=False)
+    monkeypatch.delenv(settings.ClientSettings.file_variable, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     assert settings.load(broker="mqtt://given").broker == "mqtt://given"
