@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from resonator import settings
 from resonator.bus.url import parse_broker_url
 from resonator.cli import logs
+from resonator.cli.options import JsonLog
 from resonator.errors import InputInvalid
 from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
@@ -57,12 +58,13 @@ def agent(
             metavar="MB", min=MIN_KERNEL_MEMORY_MB, help="What one kernel may use; default half the box."
         ),
     ] = None,
+    json: JsonLog = False,
 ) -> None:
     """Offer this box to a hub: measure kernels when asked, until Ctrl-C.
 
     Exit codes: 0 drained, 2 bad usage, 4 the name is taken, 130 stopped at once by a second Ctrl-C.
     """
-    logs.configure("info")
+    logs.configure("info", json=json)
     chosen = settings.load(broker=broker, site=site)
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")

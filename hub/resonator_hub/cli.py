@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from resonator.cli import logs
-from resonator.cli.options import Json
+from resonator.cli.options import Json, JsonLog
 from resonator_hub import replay as journals
 from resonator_hub import settings
 
@@ -32,11 +32,12 @@ def hub(
         str | None, typer.Option(metavar="0,2", help="The cores that the hub and its workers use.")
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Compute slots; one a core by default.")] = None,
+    json: JsonLog = False,
 ) -> None:
     """Run a hub: take in jobs and tune them on the fleet, until Ctrl-C."""
     from resonator_hub import bootstrap  # here, because `replay` need not wait for it
 
-    logs.configure("info")
+    logs.configure("info", json=json)
     chosen = settings.load(
         broker=broker, port=port, state=state, site=site, policy=policy, cores=cores, slots=slots
     )

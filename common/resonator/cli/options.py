@@ -20,5 +20,6 @@ Site = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
+JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line, for machines.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, as `fetch` writes it.")]
