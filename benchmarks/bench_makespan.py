@@ -7,29 +7,24 @@ The peer tunes one job after the other: both at once on one core of the hub do n
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from figures import Figure, keep, quick
+from fleets import HUB_CORE, fleet_of_resonator, fleet_of_tvm, need_two_cores, on, resonator, target
 from operators import OPERATORS, model
 
 HERE = Path(__file__).parent
 TRIALS = 32 if quick() else 64
-HUB_CORE, DEVICE_CORE = "0", "1"
 Curve = list[tuple[float, float]]
 """Seconds since the start, and the best latency in seconds until then."""
 
 
 def main() -> None:
-    if (os.cpu_count() or 1) < 2:
-        sys.exit("this comparison needs two cores: one for the hub, one for the device")
+    need_two_cores()
     peer_s, peer = run_peer()
     ours_s, ours, submitted = run_resonator()
     figures = [
@@ -61,29 +56,6 @@ def run_peer() -> tuple[float, dict[str, Curve]]:
     return time.monotonic() - began, curves
 
 
-@contextmanager
-def fleet_of_tvm() -> Iterator[int]:
-    """Start TVM's tracker and one RPC server; yields the tracker's port."""
-    tracker, server = free_port(), free_port()
-    commands = {
-        HUB_CORE: f"rpc_tracker --host 127.0.0.1 --port {tracker} --port-end {tracker + 1}",
-        DEVICE_CORE: f"rpc_server --host 127.0.0.1 --port {server} --port-end {server + 9} "
-        f"--tracker 127.0.0.1:{tracker} --key edge",
-    }
-    environment = {**os.environ, "TVM_NUM_THREADS": "1"}
-    running = []
-    for core, arguments in commands.items():
-        command = on(core, [sys.executable, "-m", *f"tvm.exec.{arguments}".split()])
-        running.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        await_port(tracker if core == HUB_CORE else server)
-    try:
-        yield tracker
-    finally:
-        for process in reversed(running):
-            os.killpg(process.pid, 9)
-            process.wait()
-
-
 def run_resonator() -> tuple[float, dict[str, float], float]:
     """Tune both at once; return the seconds it took, the latencies, and when they were submitted."""
     began = time.monotonic()
@@ -97,27 +69,6 @@ def run_resonator() -> tuple[float, dict[str, float], float]:
             latencies[name] = min(task["best"] for task in last["tasks"] if task["best"])
             print(f"Resonator: {name} done {time.monotonic() - began:.0f} s after the start", flush=True)
     return time.monotonic() - began, latencies, submitted
-
-
-@contextmanager
-def fleet_of_resonator(folder: Path) -> Iterator[str]:
-    """Start a hub with its own broker and an agent; yields the broker's address."""
-    port = free_port()
-    broker = f"mqtt://127.0.0.1:{port}"
-    hub = f"hub --broker embedded --port {port} --cores {HUB_CORE} --state {folder}/hub"
-    agent = f"agent --name edge --broker {broker} --cpus {DEVICE_CORE} --state {folder}/edge"
-    running = [subprocess.Popen(on(HUB_CORE, resonator(*hub.split())))]
-    await_port(port)
-    running.append(subprocess.Popen(resonator(*agent.split())))
-    try:
-        ask = on(HUB_CORE, resonator("devices", "--broker", broker))
-        while b"idle" not in subprocess.run(ask, stdout=subprocess.PIPE).stdout:
-            time.sleep(0.2)
-        yield broker
-    finally:
-        for process in reversed(running):
-            process.terminate()
-            process.wait()
 
 
 def submit(folder: Path, name: str, broker: str) -> subprocess.Popen[bytes]:
@@ -140,37 +91,6 @@ def submit(folder: Path, name: str, broker: str) -> subprocess.Popen[bytes]:
     )
     command = resonator("submit", str(job), "--broker", broker, "--wait", "--json")
     return subprocess.Popen(on(HUB_CORE, command), stdout=subprocess.PIPE)
-
-
-def target() -> str:
-    """Return this machine's TVM target with one core, as JSON."""
-    probe = [sys.executable, "-m", "resonator_agent.tvm_probe"]
-    facts = json.loads(subprocess.run(probe, stdout=subprocess.PIPE, check=True).stdout)
-    return json.dumps({"kind": "llvm", "mcpu": facts["mcpu"], "num-cores": 1})
-
-
-def resonator(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "resonator", *arguments]
-
-
-def on(core: str, command: list[str]) -> list[str]:
-    return ["taskset", "-c", core, *command]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def await_port(port: int) -> None:
-    """Wait until something listens, at most two minutes."""
-    for _ in range(1200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit(f"nothing listens on port {port}")
 
 
 if __name__ == "__main__":
