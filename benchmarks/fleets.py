@@ -1,6 +1,6 @@
 """Fleets to compare, started and stopped alike: TVM's tracker and RPC server, Resonator's hub and agent.
 
-What belongs to a hub (search, build, broker, tracker, clients) runs on `HUB_CORE`, the device on `DEVICE_CORE`.
+Search, build, broker, tracker and clients have the hub's core, `HUB_CORE`; the device has `DEVICE_CORE`.
 """
 
 from __future__ import annotations
