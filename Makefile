@@ -26,7 +26,7 @@ check: $(STAMP)  ## style, types and layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## measurements, one script each, into benchmarks/RESULTS.md; QUICK=1 for short ones
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/run_all.py
 
 schemas: $(STAMP)  ## regenerate what deploy/ derives from the code
 	$(BIN)/python -m resonator.jobspec > deploy/job.schema.json

@@ -1,96 +1,151 @@
-"""Makespan of two tuning jobs of equal trials: Resonator against TVM's MetaSchedule over its RPC tracker.
+"""Resonator against TVM's MetaSchedule over its RPC tracker: two jobs of equal trials, over several seeds.
 
-Search and build have core 0, the device core 1, on both sides. QUICK=1 makes 32 trials a job instead of 64.
-The peer tunes one job after the other: both at once on one core of the hub do not end (DESIGN section 10).
+Search and build have core 0, the device core 1, on both sides. Three rows: the makespan of both jobs; the
+time to the peer's final latency; the final latency, for which all winners are timed again, idle and
+alternating. The curves become curves.svg. `--seeds 1..5` says which; QUICK=1 makes one seed, 32 trials a job
+instead of 64, and leaves out Resonator's jobs in turn and the peer's at once.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import product
+from statistics import geometric_mean, median
 
+import curves
+from duel import HERE, Run, Tuned, kept, resonator_at_once, resonator_in_turn, tvm_at_once, tvm_in_turn
 from figures import Figure, keep, quick
-from fleets import HUB_CORE, fleet_of_resonator, fleet_of_tvm, need_two_cores, on, resonator, target
-from operators import OPERATORS, model
+from fleets import need_two_cores
+from operators import OPERATORS
+from ratios import geometric_ratio
+from rematch import rematch
 
-HERE = Path(__file__).parent
 TRIALS = 32 if quick() else 64
-Curve = list[tuple[float, float]]
-"""Seconds since the start, and the best latency in seconds until then."""
+PATIENCE = 2.0
+"""How many times the peer's sequential makespan its concurrent one may take before it is ended."""
+PEER, OURS, IN_TURN = "TVM, one after the other", "Resonator, both at once", "Resonator, one after the other"
+Runs = Mapping[str, Sequence[Run]]
+"""A run for each seed, by side."""
 
 
 def main() -> None:
     need_two_cores()
-    peer_s, peer = run_peer()
-    ours_s, ours, submitted = run_resonator()
-    figures = [
-        Figure(f"TVM over its RPC tracker: makespan of two jobs of {TRIALS} trials", peer_s, "s"),
-        Figure(f"Resonator: makespan of two jobs of {TRIALS} trials, start-up included", ours_s, "s"),
-        Figure(
-            f"Resonator: makespan of two jobs of {TRIALS} trials from their submission",
-            ours_s - submitted,
-            "s",
-        ),
-    ]
-    for name in OPERATORS:
-        figures.append(Figure(f"{name}: best latency, TVM", peer[name][-1][1] * 1e6, "us"))
-        figures.append(Figure(f"{name}: best latency, Resonator", ours[name] * 1e6, "us"))
-    figures.append(Figure(f"makespan at {TRIALS} trials, Resonator / TVM", ours_s / peer_s, "x", goal=0.2))
+    seeds = _seeds()
+    runs = {
+        PEER: [kept("tvm", TRIALS, seed, tvm_in_turn) for seed in seeds],
+        OURS: [kept("resonator-at-once", TRIALS, seed, resonator_at_once) for seed in seeds],
+    }
+    if not quick():
+        runs[IN_TURN] = [kept("resonator-in-turn", TRIALS, seed, resonator_in_turn) for seed in seeds]
+    figures = [*makespans(runs), *times_to_quality(runs), *final_latencies(runs)]
+    draw(runs)
     keep("makespan", figures)
 
 
-def run_peer() -> tuple[float, dict[str, Curve]]:
-    """Tune both operators, one after the other; return the seconds it took and the curves."""
-    began = time.monotonic()
-    curves = {}
-    with fleet_of_tvm() as tracker:
+def _seeds() -> range:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="1..1" if quick() else "1..5", metavar="FIRST..LAST")
+    first, _, last = parser.parse_args().seeds.partition("..")
+    return range(int(first), int(last or first) + 1)
+
+
+def makespans(runs: Runs) -> list[Figure]:
+    """Return the makespan of every side, and its ratio to the peer's."""
+    spans = {side: median(run.makespan_s for run in made) for side, made in runs.items()}
+    sample = f"median of {len(runs[PEER])}"
+    figures = [
+        Figure(f"{side}: makespan, {TRIALS} trials a job", span, "s", note=sample)
+        for side, span in spans.items()
+    ]
+    ready = median(run.ready_s for run in runs[OURS])
+    figures.append(Figure("Resonator: of which until a job can be submitted", ready, "s"))
+    if not quick():
+        figures.append(_peer_at_once(spans[PEER]))
+    ours = [Figure(f"makespan: {side} / TVM", span / spans[PEER], "x", 0.2) for side, span in spans.items()]
+    return figures + ours[1:]
+
+
+def _peer_at_once(in_turn_s: float) -> Figure:
+    limit_s = PATIENCE * in_turn_s
+    took_s = tvm_at_once(TRIALS, 1, limit_s)
+    note = f"did not end in {limit_s:.0f} s and was stopped" if took_s is None else "one run"
+    return Figure(f"TVM, both at once: makespan, {TRIALS} trials a job", took_s or limit_s, "s", note=note)
+
+
+def times_to_quality(runs: Runs) -> list[Figure]:
+    """Return how long ours takes to the peer's final latency, as a share of the time that the peer took."""
+    figures = []
+    if IN_TURN in runs:
         for name in OPERATORS:
-            command = [sys.executable, "peer_tvm.py", name, str(TRIALS), target(), str(tracker), "1"]
-            done = subprocess.run(on(HUB_CORE, command), stdout=subprocess.PIPE, check=True, cwd=HERE)
-            curves[name] = json.loads(done.stdout.splitlines()[-1])
-            print(f"TVM: {name} done {time.monotonic() - began:.0f} s after the start", flush=True)
-    return time.monotonic() - began, curves
+            pairs = _pairs(runs[IN_TURN], runs[PEER], name)
+            figures.append(_quality(f"{name}: time to TVM's final latency, job alone", pairs))
+        pairs = [pair for name in OPERATORS for pair in _pairs(runs[IN_TURN], runs[PEER], name)]
+        figures.append(_quality("time to TVM's final latency, jobs in turn / TVM", pairs, goal=1 / 6))
+    pairs = []
+    for ours, peer in product(runs[OURS], runs[PEER]):
+        reached = [ours.tuned[name].reached(peer.tuned[name].latency_s) for name in OPERATORS]
+        known = [at for at in reached if at is not None]
+        all_s = max(known) if len(known) == len(reached) else None
+        pairs.append((all_s, ours.makespan_s, peer.makespan_s))
+    return [
+        *figures,
+        _quality("time to both of TVM's final latencies, jobs at once / TVM", pairs, goal=1 / 6),
+    ]
 
 
-def run_resonator() -> tuple[float, dict[str, float], float]:
-    """Tune both at once; return the seconds it took, the latencies, and when they were submitted."""
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, fleet_of_resonator(Path(folder)) as broker:
-        submitted = time.monotonic() - began
-        jobs = [submit(Path(folder), name, broker) for name in OPERATORS]
-        latencies = {}
-        for name, job in zip(OPERATORS, jobs, strict=True):
-            last = json.loads(job.communicate()[0].splitlines()[-1])
-            assert last["state"] == "succeeded", last
-            latencies[name] = min(task["best"] for task in last["tasks"] if task["best"])
-            print(f"Resonator: {name} done {time.monotonic() - began:.0f} s after the start", flush=True)
-    return time.monotonic() - began, latencies, submitted
+Pair = tuple[float | None, float, float]
+"""When ours reached the peer's final latency, if it did; our whole time; the peer's whole time."""
 
 
-def submit(folder: Path, name: str, broker: str) -> subprocess.Popen[bytes]:
-    """Submit one operator and watch it."""
-    path = folder / f"{name}.onnx"
-    path.write_bytes(model(name))
-    job = folder / f"{name}.yaml"
-    job.write_text(
-        json.dumps(
-            {
-                "metadata": {"name": name},
-                "spec": {
-                    "model": {"onnx": path.name},
-                    "target": {"kind": "cpu"},
-                    "budget": {"trials": TRIALS},
-                    "measure": {"number": 3, "repeat": 1, "min_repeat_ms": 100},
-                },
-            }
+def _pairs(ours: Sequence[Run], peers: Sequence[Run], name: str) -> list[Pair]:
+    """Hold each of our runs against each of the peer's: their seeds have nothing to do with each other."""
+
+    def pair(own: Tuned, other: Tuned) -> Pair:
+        return own.reached(other.latency_s), own.ended_s, other.ended_s
+
+    return [pair(own.tuned[name], other.tuned[name]) for own, other in product(ours, peers)]
+
+
+def _quality(name: str, pairs: Sequence[Pair], goal: float | None = None) -> Figure:
+    missed = sum(at is None for at, _, _ in pairs)
+    ratio = geometric_mean([(whole_s if at is None else at) / peer_s for at, whole_s, peer_s in pairs])
+    note = f"never reached in {missed} of {len(pairs)} pairs of runs, which count with our whole time"
+    return Figure(name, ratio, "x", goal, row="time to quality", note=note if missed else "")
+
+
+def final_latencies(runs: Runs) -> list[Figure]:
+    """Return the winners' latencies, timed again, and their geometric mean ratio to the peer's."""
+    keys = [(side, number, name) for side in runs for number in range(len(runs[side])) for name in OPERATORS]
+    print(f"timing {len(keys)} winners again, alternating", flush=True)
+    seconds = rematch([runs[side][number].tuned[name].winner for side, number, name in keys])
+    found: dict[str, dict[str, list[float]]] = {side: {name: [] for name in OPERATORS} for side in runs}
+    for (side, _, name), latency_s in zip(keys, seconds, strict=True):
+        found[side][name].append(latency_s)
+    figures = []
+    for name, side in product(OPERATORS, runs):
+        values = [value * 1e6 for value in found[side][name]]
+        note = "seeds: " + ", ".join(f"{value:.0f}" for value in values)
+        figures.append(
+            Figure(f"{name}: {side}", geometric_mean(values), "us", row="final latency", note=note)
         )
-    )
-    command = resonator("submit", str(job), "--broker", broker, "--wait", "--json")
-    return subprocess.Popen(on(HUB_CORE, command), stdout=subprocess.PIPE)
+    for side in list(runs)[1:]:
+        ratio = geometric_ratio(found[side], found[PEER])
+        note = f"95 % confidence {ratio.low:.2f} to {ratio.high:.2f}, {len(runs[PEER])} seeds a side"
+        name = f"final latency: {side} / TVM"
+        figures.append(Figure(name, ratio.mean, "x", 1.0, row="final latency", note=note))
+    return figures
+
+
+def draw(runs: Runs) -> None:
+    """Draw the curves of jobs that had the machine to themselves, where there are such, as curves.svg."""
+    ours = IN_TURN if IN_TURN in runs else OURS
+    panels = {
+        name: {side: [run.tuned[name].curve for run in runs[side]] for side in (PEER, ours)}
+        for name in OPERATORS
+    }
+    title = f"Best latency so far: {TRIALS} trials, {len(runs[PEER])} seeds"
+    (HERE / "curves.svg").write_text(curves.draw(panels, title))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,225 @@
+"""One run of a side of the comparison: both operators tuned, by TVM over its RPC tracker or by Resonator.
+
+What a run found is kept as `raw/SIDE-TRIALS-SEED.json`: an interrupted comparison goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fleets import HUB_CORE, fleet_of_resonator, fleet_of_tvm, on, resonator, target
+from operators import OPERATORS, model
+
+from resonator.bus.blobs import BlobStore
+
+HERE = Path(__file__).parent
+RAW = HERE / "raw"
+FRESH_S = 24 * 3600.0
+"""How long a run counts as part of today's comparison."""
+PRODUCT = ("common", "edge_agent", "hub")
+
+Curve = list[tuple[float, float]]
+"""Seconds since the job began, and the best latency in seconds until then."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best kernel of a job, in the form that `resonator_hub.build` takes; the bytes in base64."""
+
+    workload: str
+    trace: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One operator, tuned: when its job ended, in seconds, after how many trials, and what it found."""
+
+    ended_s: float
+    trials: int
+    curve: Curve
+    winner: Winner
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def latency_s(self) -> float:
+        """The best latency, as the side itself measured it."""
+        return self.curve[-1][1]
+
+    def reached(self, latency_s: float) -> float | None:
+        """Return when the curve came down to `latency_s`; None if it never did."""
+        return next((at for at, best in self.curve if best <= latency_s), None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Both operators, tuned: seconds from the start of the first process to the last result."""
+
+    makespan_s: float
+    ready_s: float
+    """When the first job could be submitted."""
+    tuned: dict[str, Tuned]
+
+
+def kept(side: str, trials: int, seed: int, run: Callable[[int, int], Run]) -> Run:
+    """Return the run of a side and seed: today's, where it was already made with this code, or a new one."""
+    path = RAW / f"{side}-{trials}-{seed}.json"
+    code = _fingerprint() if side.startswith("resonator") else ""
+    if path.exists() and time.time() - path.stat().st_mtime < FRESH_S:
+        raw = json.loads(path.read_text())
+        if raw["code"] == code:
+            print(f"{side}, seed {seed}: taken from {path.relative_to(HERE)}", flush=True)
+            return _read(raw["run"])
+    made = run(trials, seed)
+    RAW.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"code": code, "run": asdict(made)}))
+    return made
+
+
+def _read(raw: dict[str, object]) -> Run:
+    tuned = {
+        name: Tuned(
+            **{**one, "curve": [tuple(point) for point in one["curve"]], "winner": Winner(**one["winner"])}
+        )
+        for name, one in raw["tuned"].items()  # type: ignore[attr-defined]
+    }
+    return Run(**{**raw, "tuned": tuned})  # type: ignore[arg-type]
+
+
+def _fingerprint() -> str:
+    """Return a digest of the product's source: a run of another version does not count."""
+    files = sorted(file for folder in PRODUCT for file in (HERE.parent / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def tvm_in_turn(trials: int, seed: int) -> Run:
+    """Tune one operator after the other with TVM, each in a process of its own, as its users do."""
+    began = time.monotonic()
+    tuned = {}
+    with fleet_of_tvm() as tracker:
+        ready_s = time.monotonic() - began
+        for name in OPERATORS:
+            with _peer(name, trials, tracker, seed) as process:
+                tuned[name] = _of_peer(process.communicate()[0])
+            print(
+                f"TVM, seed {seed}: {name} done {time.monotonic() - began:.0f} s after the start", flush=True
+            )
+    return Run(time.monotonic() - began, ready_s, tuned)
+
+
+def tvm_at_once(trials: int, seed: int, limit_s: float) -> float | None:
+    """Tune both operators at once with TVM; return the seconds it took, or None if not done in `limit_s`."""
+    began = time.monotonic()
+    with fleet_of_tvm() as tracker:
+        processes = [_peer(name, trials, tracker, seed) for name in OPERATORS]
+        try:
+            for process in processes:
+                process.communicate(timeout=max(0.0, began + limit_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # its builders as well
+                process.wait()
+    return time.monotonic() - began
+
+
+def _peer(name: str, trials: int, tracker: int, seed: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "peer_tvm.py", name, str(trials), target(), str(tracker), str(seed)]
+    return subprocess.Popen(on(HUB_CORE, command), stdout=subprocess.PIPE, cwd=HERE, start_new_session=True)
+
+
+def _of_peer(output: bytes) -> Tuned:
+    found = json.loads(output.splitlines()[-1])
+    winner = Winner(found.pop("workload"), found.pop("trace"), found.pop("target"))
+    return Tuned(winner=winner, **found)
+
+
+def resonator_at_once(trials: int, seed: int) -> Run:
+    """Have a hub tune both operators, submitted at once; start-up counts."""
+    return _resonator(trials, seed, at_once=True)
+
+
+def resonator_in_turn(trials: int, seed: int) -> Run:
+    """Have a hub tune one operator after the other.
+
+    A job's time begins with its submission, that of the first with the start of the hub.
+    """
+    return _resonator(trials, seed, at_once=False)
+
+
+def _resonator(trials: int, seed: int, *, at_once: bool) -> Run:
+    began, clock = time.monotonic(), time.time()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        starts = dict.fromkeys(OPERATORS, clock)
+        with fleet_of_resonator(folder) as broker:
+            ready_s = time.monotonic() - began
+            if at_once:
+                _await([_submit(folder, name, broker, trials, seed) for name in OPERATORS])
+            else:
+                for number, name in enumerate(OPERATORS):
+                    if number:
+                        starts[name] = time.time()
+                    _await([_submit(folder, name, broker, trials, seed)])
+            makespan_s = time.monotonic() - began
+        print(f"Resonator, seed {seed}: both done {makespan_s:.0f} s after the start", flush=True)
+        return Run(
+            makespan_s, ready_s, {name: _of_hub(folder / "hub", name, starts[name]) for name in OPERATORS}
+        )
+
+
+def _submit(folder: Path, name: str, broker: str, trials: int, seed: int) -> subprocess.Popen[bytes]:
+    """Submit one operator and watch it."""
+    (folder / f"{name}.onnx").write_bytes(model(name))
+    spec = {
+        "model": {"onnx": f"{name}.onnx"},
+        "target": {"kind": "cpu"},
+        "budget": {"trials": trials},
+        "measure": {"number": 3, "repeat": 1, "min_repeat_ms": 100},
+        "seed": seed,
+    }
+    job = folder / f"{name}.yaml"
+    job.write_text(json.dumps({"metadata": {"name": name}, "spec": spec}))
+    command = resonator("submit", str(job), "--broker", broker, "--wait", "--json")
+    return subprocess.Popen(on(HUB_CORE, command), stdout=subprocess.PIPE)
+
+
+def _await(jobs: list[subprocess.Popen[bytes]]) -> None:
+    for job in jobs:
+        last = json.loads(job.communicate()[0].splitlines()[-1])
+        assert last["state"] == "succeeded", last
+
+
+def _of_hub(state: Path, name: str, start: float) -> Tuned:
+    """Read an operator's records from a hub's state; its job began at `start`, seconds since the epoch."""
+    columns = "at, latency_s, raced, workload, trace, target"
+    query = f"SELECT {columns} FROM records WHERE job LIKE ? || '-%' ORDER BY at"
+    with sqlite3.connect(state / "hub.db") as database:
+        rows = database.execute(query, [name]).fetchall()
+    timed = [row for row in rows if row[1] is not None and not row[2]]
+    curve: Curve = []
+    for at, latency_s, *_ in timed:
+        curve.append((at - start, min(latency_s, curve[-1][1] if curve else latency_s)))
+    *_, workload, trace, compiled_for = min(timed, key=lambda row: row[1])
+    blobs = BlobStore(state / "blobs")
+    winner = Winner(_text(blobs, workload), _text(blobs, trace), compiled_for)
+    return Tuned(rows[-1][0] - start, len(rows), curve, winner)
+
+
+def _text(blobs: BlobStore, digest: str) -> str:
+    return b64encode(blobs.get(digest)).decode()
