@@ -1,4 +1,4 @@
-"""The two operators that peer and Resonator are compared on, as ONNX models with seeded weights."""
+"""Convolutions as ONNX models with seeded weights; two of them peer and Resonator are compared on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ OPERATORS = {"conv3x3": (64, 64, 3), "conv1x1": (256, 64, 1)}
 
 def model(name: str) -> bytes:
     """Return one operator as an ONNX file."""
-    inputs, outputs, size = OPERATORS[name]
+    return convolution(*OPERATORS[name], pixels=56)
+
+
+def convolution(inputs: int, outputs: int, size: int, pixels: int) -> bytes:
+    """Return a convolution of `size` x `size` on `pixels` x `pixels` with bias and relu as an ONNX file."""
     random = np.random.default_rng(0)
     weight = random.normal(0, 0.05, (outputs, inputs, size, size)).astype("float32")
     bias = random.normal(0, 0.05, outputs).astype("float32")
@@ -21,9 +25,9 @@ def model(name: str) -> bytes:
             helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[size // 2] * 4),
             helper.make_node("Relu", ["c"], ["y"]),
         ],
-        name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, inputs, 56, 56])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs, 56, 56])],
+        f"conv{size}x{size}",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, inputs, pixels, pixels])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs, pixels, pixels])],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )
     opset = [helper.make_opsetid("", 17)]

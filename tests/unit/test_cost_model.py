@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from resonator_hub import cost_model
-from resonator_hub.cost_model import Sample, boosted, pack_features, unpack_features
+from resonator_hub.cost_model import Sample, memory, pack_features, unpack_features
 from resonator_hub.cost_model.features import WIDTH
+from resonator_hub.cost_model.memory import Memory
 
 
 def samples(count: int, seed: int, group: str, scale: float = 1.0) -> list[Sample]:
@@ -52,13 +53,45 @@ def test_more_samples_extend_it_and_make_it_better() -> None:
 
 
 def test_it_stops_growing_and_goes_on_learning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boosted, "MEMORY", 64)
+    monkeypatch.setattr(memory, "LIMIT", 64)
     model, sizes = None, []
     for seed in range(24):
         model = cost_model.update(samples(16, seed, "a"), model)
         sizes.append(len(model))
     assert max(sizes[12:]) <= 1.2 * max(sizes[:12])
     assert in_order(model or b"", samples(40, 99, "a")) > 0.6
+
+
+def test_what_is_full_keeps_as_much_of_each_task_and_every_small_one_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "LIMIT", 50)
+    known = Memory.empty().extended(samples(8, 1, "small"))
+    for seed in range(5):
+        known = known.extended(samples(40, seed, "large") + samples(30, seed, "larger"))
+    counts = {group: known.groups.count(group) for group in ("small", "large", "larger")}
+    assert counts == {"small": 8, "large": 21, "larger": 21}
+    assert known.taught == 8 + 5 * 70
+    # The best of what was forgotten is known, so that the scores stay what they were.
+    assert known.best_s["large"] == min(s.latency_s for seed in range(5) for s in samples(40, seed, "large"))
+    assert (known.scores() <= 0).all()
+
+
+def test_of_more_tasks_than_it_can_remember_it_keeps_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LIMIT", 3)
+    known = Memory.empty()
+    for group in "abcde":
+        known = known.extended(samples(2, 1, group))
+    assert len(known.groups) == 3
+    assert known.groups[-1] == "e"
+
+
+def test_the_trees_alone_predict_the_same() -> None:
+    model = cost_model.update(samples(300, 1, "a"), None)
+    features = [sample.features for sample in samples(9, 2, "a")]
+    part = cost_model.trees(model)
+    assert len(part) < len(model)
+    assert cost_model.predict(part, features) == cost_model.predict(model, features)
 
 
 def test_equal_samples_give_equal_models() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 
-from resonator_hub.cost_model.boosted import Sample, update
+from resonator_hub.cost_model.boosted import update
+from resonator_hub.cost_model.memory import Sample
 from resonator_hub.records import Lesson
 from resonator_hub.scheduler.commands import Update
 from resonator_hub.scheduler.events import ModelUpdated
@@ -33,7 +35,7 @@ class Updates:
 
 async def _teach(hardware: str, shop: Workshop) -> None:
     lessons = shop.records.lessons(hardware)
-    samples = [sample for lesson in lessons if (sample := _sample(hardware, lesson, shop)) is not None]
+    samples = await asyncio.to_thread(_samples, hardware, lessons, shop)  # a file each
     if not samples:
         return
     known = shop.records.cost_model(hardware)
@@ -43,6 +45,10 @@ async def _teach(hardware: str, shop: Workshop) -> None:
     shop.records.set_cost_model(hardware, extended, lessons[-1].record)
     if known is not None and known != extended:
         shop.blobs.delete(known)
+
+
+def _samples(hardware: str, lessons: Sequence[Lesson], shop: Workshop) -> list[Sample]:
+    return [sample for lesson in lessons if (sample := _sample(hardware, lesson, shop)) is not None]
 
 
 def _sample(hardware: str, lesson: Lesson, shop: Workshop) -> Sample | None:
