@@ -21,11 +21,17 @@ from typing import TYPE_CHECKING, Any
 from resonator_agent import racing, wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     _Arrays = dict[str, NDArray[Any]]
 
 _PR_SET_PDEATHSIG = 1
+_SLICE_S = 5e-3
+"""How long another process may have a core before it is this one's turn again."""
+_LONG_S = 1e-3
+"""A kernel's run is so long that it is no matter what calling it costs."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate")
 
 
@@ -76,25 +82,25 @@ class Worker:
             except Exception as error:
                 return {"failure": "BUILD_ERROR", "detail": f"the kernel does not load: {error}"[:500]}
         arguments = self.arguments.get(job["arguments"], device)
+        cooldown_ms = job["protocol"]["cooldown_ms"]
 
-        def run() -> float:
-            start = time.perf_counter()
+        def run() -> racing.Run:
+            switches, start = _switches(), time.perf_counter()
             function(*arguments)
             device.sync()
-            return time.perf_counter() - start
+            return _run(time.perf_counter() - start, _switches() - switches)
 
-        def full(protocol: racing.Protocol) -> tuple[float, ...]:
-            evaluator = library.time_evaluator(
-                "main",
-                device,
-                number=protocol.number,
-                repeat=protocol.repeat,
-                min_repeat_ms=protocol.min_repeat_ms,
-                cooldown_interval_ms=protocol.cooldown_ms,
+        def means(number: int, count: int) -> Sequence[float]:
+            # A long run is timed here: the evaluator would spend one more to warm up.
+            if number == 1 and not cooldown_ms and (first_s := run().took_s) > _LONG_S:
+                return [first_s, *(run().took_s for _ in range(count - 1))]
+            # As many runs as are wanted, told at once: it need not look for how many fill a time.
+            timed = library.time_evaluator(
+                "main", device, number=number, repeat=count, cooldown_interval_ms=cooldown_ms
             )
-            return tuple(evaluator(*arguments).results)
+            return tuple(timed(*arguments).results)
 
-        return self._raced(job, run, full)
+        return self._raced(job, run, means)
 
     def _model(self, job: dict[str, Any]) -> dict[str, Any]:
         from resonator.accuracy import worst_error
@@ -107,21 +113,24 @@ class Worker:
         inputs, expected = self._reference(job["reference"], model.manifest.inputs)
         outputs: dict[str, NDArray[Any]] = {}
 
-        def run() -> float:
-            start = time.perf_counter()
+        def run() -> racing.Run:
+            switches, start = _switches(), time.perf_counter()
             outputs.update(model(inputs))
-            return time.perf_counter() - start
+            return _run(time.perf_counter() - start, _switches() - switches)
 
-        def full(protocol: racing.Protocol) -> tuple[float, ...]:
-            number = max(protocol.number, round(protocol.min_repeat_ms / 1000.0 / max(run(), 1e-6)))
-            return tuple(model.time(inputs, repeat=protocol.repeat, number=number))
+        def means(number: int, count: int) -> Sequence[float]:
+            return model.time(inputs, repeat=count, number=number)
 
-        timed = self._raced(job, run, full)
+        timed = self._raced(job, run, means)
         return timed if expected is None else {**timed, "error": worst_error(outputs, expected)}
 
-    def _raced(self, job: dict[str, Any], run: Any, full: Any) -> dict[str, Any]:
+    def _raced(
+        self, job: dict[str, Any], run: Callable[[], racing.Run], means: Callable[[int, int], Sequence[float]]
+    ) -> dict[str, Any]:
         protocol = racing.Protocol(**job["protocol"])
-        verdict = racing.race(run, full, protocol, job["race_s"], time.perf_counter)
+        kernel = racing.Kernel(run, means, time.perf_counter)
+        # A model's latency is what the user is told, with its spread; a kernel's only ranks it.
+        verdict = racing.race(kernel, protocol, job["race_s"], thorough=job["model"])
         return {"latencies": [max(value, 1e-9) for value in verdict.latencies], "raced": verdict.raced}
 
     def _reference(self, path: str | None, specs: Any) -> tuple[_Arrays, _Arrays | None]:
@@ -136,6 +145,15 @@ class Worker:
             inputs = {name[3:]: arrays[name] for name in arrays.files if name.startswith("in:")}
             outputs = {name[4:]: arrays[name] for name in arrays.files if name.startswith("out:")}
         return inputs, outputs
+
+
+def _switches() -> int:
+    """Return how often this process had to leave a core to another."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _run(took_s: float, switches: int) -> racing.Run:
+    return racing.Run(took_s, lost_s=min(took_s, switches * _SLICE_S))
 
 
 def main() -> None:
