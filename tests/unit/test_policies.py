@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -83,14 +83,35 @@ def test_trials_go_where_weight_and_recent_improvement_promise_most() -> None:
 
 def test_a_stalled_task_gives_way_until_it_gains_again() -> None:
     knobs = Knobs()
-    heavy, light = task(0, weight=100, best=4e-3), task(1, weight=1, best=1e-3, gain=1e-9)
+    heavy, light = task(0, weight=4, best=1e-3, trials=200), task(1, weight=1, best=1e-3, trials=200)
     for _ in range(knobs.stalled_rounds):
-        heavy.learn(heavy.best, 16, knobs)
+        heavy.learn(1e-3, 16, knobs)
+        light.learn(1.1e-3, 16, knobs)
     assert heavy.state(knobs) == "stalled"
     assert most_promising([heavy, light], knobs, speculate=True) is light
-    heavy.best = 3e-3
-    heavy.learn(4e-3, 16, knobs)
+    heavy.best = 0.8e-3
+    heavy.learn(1e-3, 16, knobs)
     assert heavy.state(knobs) == "searching"
+    assert most_promising([heavy, light], knobs, speculate=True) is heavy
+
+
+def test_of_two_stalled_tasks_the_one_far_from_what_the_hardware_does_is_tried_again() -> None:
+    knobs = Knobs()
+    near, far, other = (task(n, weight=1, best=1e-3, trials=100, progress=0.0) for n in range(3))
+    for one, flops in ((near, 1e9), (far, 1e8), (other, 1e9)):
+        one.found = replace(one.found, flops=flops)
+    assert most_promising([near, far, other], knobs, speculate=True) is far
+    far.trials = 2000
+    assert most_promising([near, far, other], knobs, speculate=True) is near
+
+
+def test_a_task_without_a_kernel_that_works_is_given_up_in_favour_of_others() -> None:
+    knobs = Knobs()
+    broken, slow = task(0, weight=9, best=None), task(1, weight=1, best=1e-3, progress=1e-6)
+    assert most_promising([broken, slow], knobs, speculate=True) is broken
+    for _ in range(knobs.stalled_rounds):
+        broken.learn(None, 16, knobs)
+    assert most_promising([broken, slow], knobs, speculate=True) is slow
 
 
 def test_a_ranked_queue_forgets_moves_and_corrects() -> None:

@@ -90,6 +90,7 @@ def test_a_job_goes_all_the_way() -> None:
     for number, one in enumerate(pushed):
         play.feed(play.result(one, 1e-3 * (number + 1)))
     assert [one.result.candidate for one in play.take(c.Record)] == names
+    assert play.status().stopped == "the trials of its budget are used"
     # Then the cost model is taught and the tuned model compiled
     assert len(play.take(c.Update)) == 1
     measure_model(play, tuned=True, latency=1e-3, error=1e-7)
@@ -114,6 +115,7 @@ def test_known_records_that_meet_the_objective_cost_no_trial() -> None:
     play.extract(tasks=2, known_s=1e-3)
     assert play.take(c.Select) == []
     assert [one.tuned for one in play.take(c.Compile)] == [True]
+    assert play.status().stopped == "the records already meet the objective"
 
 
 def test_a_measured_objective_stops_the_search() -> None:
@@ -128,6 +130,7 @@ def test_a_measured_objective_stops_the_search() -> None:
     for one in pushed[1:]:
         play.feed(play.result(one, 5e-3))
     assert [one.tuned for one in play.take(c.Compile)] == [False, True]
+    assert play.status().stopped == "the objective is met"
 
 
 def test_a_bench_job_only_has_its_bundle_measured() -> None:

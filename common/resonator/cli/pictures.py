@@ -39,12 +39,14 @@ def jobs_table(statuses: Sequence[JobStatus]) -> RenderableType:
 
 
 def doing(status: JobStatus) -> str:
-    """Say in a few words what a job waits for, does, or failed of."""
+    """Say in a few words what a job waits for, does, or failed of, and why its search ended."""
     if status.failure is not None:
         return str(status.failure)
     if status.waiting_for:
         return f"waits for {status.waiting_for}"
-    return "" if status.state.ended else status.phase
+    if status.state.ended:
+        return f"search ended: {status.stopped}" if status.stopped else ""
+    return status.phase
 
 
 def job_picture(status: JobStatus, *, most_tasks: int = 100) -> RenderableType:

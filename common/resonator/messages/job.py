@@ -134,7 +134,10 @@ class Activity(Part):
 
 
 class JobStatus(Message):
-    """All that is known of a job, retained on `jobs/{job}/status` at each change."""
+    """All that is known of a job, retained on `jobs/{job}/status` at each change.
+
+    `stopped` says why the search ended.
+    """
 
     wire: ClassVar[str] = "job.status"
     job: Name
@@ -142,6 +145,7 @@ class JobStatus(Message):
     state: JobState
     waiting_for: Text = ""
     phase: Text = ""
+    stopped: Text = ""
     target: Text = ""
     trials: Count = 0
     budget: Count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from math import ceil
 
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.desk import Desk
@@ -104,25 +105,31 @@ class Dispatch:
         if self._desk.policy.may_speculate(ahead):
             return True
         return self._desk.policy.may_select(ahead) and any(
-            not task.under_way and task.hopeful(self._desk.knobs) for task in job.tasks
+            not task.under_way and not task.exhausted for task in job.tasks
         )
 
     def _ahead(self, job: Job) -> Ahead:
         desk = self._desk
         rounds = job.rounds()
-        pool = job.place
-        devices = max(1, len(job.windows) + bool(pool.idle))
+        pool, slots = job.place, max(1, len(desk.compute.slots))
+        # A job takes to more devices step by step: each round selected at the same time is one less informed.
+        devices = len(job.windows) + min(len(pool.idle), len(job.windows)) or 1
         kernels = sum(
             batch.count if batch.state is RoundState.SELECTING else len(batch.live) for batch in rounds
         )
         profile_s = desk.profile_s(job)
-        builds_s = desk.estimates.of("build") * desk.knobs.batch / max(1, len(desk.compute.slots))
+        lead_s = desk.estimates.of("select") + desk.estimates.of("build") * desk.knobs.batch / slots
+        most = desk.knobs.rounds_ahead * devices
+        if desk.estimates.knows("profile", pool.hardware):
+            # So many rounds feed a device without a break, if there are slots to select them side by side.
+            unbroken = 1 + ceil(lead_s / (desk.knobs.batch * profile_s))
+            most = max(most, min(unbroken * devices, devices + slots))
         return Ahead(
             rounds=len(rounds),
             models=len(job.batches) - len(rounds),
             work_s=max(kernels * profile_s / devices, pool.queue_s(profile_s)),
-            lead_s=desk.estimates.of("select") + builds_s,
-            most=desk.knobs.rounds_ahead * devices,
+            lead_s=lead_s,
+            most=most,
         )
 
 

@@ -42,6 +42,10 @@ class Estimates:
         mean = self._means.get(f"{kind} {hardware}")
         return mean.value if mean else _FIRST_GUESS[kind]
 
+    def knows(self, kind: str, hardware: str = "") -> bool:
+        """Return whether a step of this kind was ever observed: otherwise its time is a guess."""
+        return f"{kind} {hardware}" in self._means
+
     def observe(self, kind: str, seconds: float, hardware: str = "") -> None:
         """Learn that a step of this kind took so long; durations of zero say nothing and are left out."""
         if seconds <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from resonator.failures import Failure
@@ -32,6 +33,8 @@ class Job:
 
     `spent` trials were selected and `reserved` are being selected. `compute_share` and `device_share` are the
     seconds used of each resource, divided by the job's weight. `since` is when (in steps) it became ready.
+    `quiet` trials ago the model's latency was `mark_s` and has not gained much since; `stopped` says why the
+    search ended.
     """
 
     id: JobId
@@ -57,6 +60,9 @@ class Job:
     since: int = 0
     selectable_since: int = 0
     out_of_time: bool = False
+    mark_s: float = inf
+    quiet: int = 0
+    stopped: str = ""
     untuned: Measured | None = None
     tuned: Measured | None = None
     bundle: ModelCompiled | None = None

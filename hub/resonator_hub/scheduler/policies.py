@@ -9,7 +9,10 @@ from typing import Protocol
 from resonator_hub.scheduler.ranked import Rank
 
 _MARGIN = 1.5
-"""A round is selected ahead of time by this much more than the estimates say it needs."""
+"""A round is selected ahead of time by this much more than the estimates say it needs,"""
+
+_ON_THE_WAY_S = 1.0
+"""and by this long, for messages on their way and steps that wait for a slot."""
 
 
 class Contender(Protocol):
@@ -139,7 +142,7 @@ class LoadAware(Policy):
 
     def may_speculate(self, ahead: Ahead) -> bool:
         """Only when the devices would run dry before a new round could be ready."""
-        return ahead.rounds < ahead.most and ahead.work_s < _MARGIN * ahead.lead_s
+        return ahead.rounds < ahead.most and ahead.work_s < _MARGIN * ahead.lead_s + _ON_THE_WAY_S
 
 
 POLICIES: dict[str, Policy] = {

@@ -47,6 +47,7 @@ def job_status(desk: Desk, job: Job) -> JobStatus:
         state=_STATE.get(job.phase, JobState.RUNNING),
         waiting_for=_waiting_for(desk, job)[:_LONGEST],
         phase=_PHASE.get(job.phase, ""),
+        stopped=job.stopped,
         target=str(job.order.target)[:_LONGEST],
         trials=job.spent,
         budget=0 if job.order.bundle is not None else job.order.trials,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from zlib import crc32
 
 from resonator.ids import CandidateId, candidate_id
@@ -68,12 +69,13 @@ class Tuning:
             job.task_of[found.task] = task
         self._desk.move_job(job, TasksExtracted)
         if job.objective_met():
+            job.stopped = "the records already meet the objective"
             self._desk.move_job(job, Cue.SPENT)
             self._models.compile(job, tuned=True)
             return
         self._models.compile(job, tuned=False)
         if job.out_of_time:
-            self.stop(job)
+            self._stop(job)
 
     # --- rounds ---------------------------------------------------------------------------------------
 
@@ -127,9 +129,18 @@ class Tuning:
 
     def _round_size(self, job: Job, task: Task) -> int:
         knobs = self._desk.knobs
-        if task.rounds:
-            return knobs.batch
-        return max(knobs.least_batch, min(knobs.batch, job.order.trials // (2 * len(job.tasks))))
+        if not task.rounds:
+            return max(knobs.least_batch, min(knobs.batch, job.order.trials // (2 * len(job.tasks))))
+        most = max(knobs.batch, min(knobs.batch * knobs.stretch, task.trials // 2))
+        least = max(knobs.least_batch, knobs.batch // knobs.stretch)
+        return max(least, min(most, self._worthwhile_round(job)))
+
+    def _worthwhile_round(self, job: Job) -> int:
+        """Return how many candidates make a selection worth its time."""
+        estimates, share = self._desk.estimates, self._desk.knobs.search_share
+        search_s = estimates.of("select") + estimates.of("update")
+        trial_s = estimates.of("build") + self._desk.profile_s(job)
+        return ceil(search_s * (1 - share) / (share * trial_s))
 
     def selected(self, batch: Batch, event: CandidatesSelected) -> None:
         """A round's candidates are known: have them built."""
@@ -240,7 +251,7 @@ class Tuning:
             self._close_round(batch, batch.task)
 
     def _close_round(self, batch: Batch, task: Task) -> None:
-        task.learn(batch.best_before, batch.count, self._desk.knobs)
+        self._learn(batch, task)
         if not batch.records:
             self._complete(batch, Cue.DROPPED)
             return
@@ -261,10 +272,24 @@ class Tuning:
             ),
         )
 
+    def _learn(self, batch: Batch, task: Task) -> None:
+        job, knobs, before = batch.job, self._desk.knobs, batch.best_before
+        task.learn(before, batch.count, knobs)
+        for other in job.rounds():
+            if other.task is task:
+                other.best_before = task.best  # what this round gained is not the other's merit
+        seconds = sum(one.seconds for one in job.tasks)
+        first = before is None and task.best is not None
+        if first or seconds <= job.mark_s * (1.0 - knobs.least_gain):
+            job.mark_s, job.quiet = seconds, 0
+        else:
+            job.quiet += batch.count
+
     # --- the end --------------------------------------------------------------------------------------
 
-    def stop(self, job: Job) -> None:
+    def _stop(self, job: Job) -> None:
         """Enough: wait for what is on a device, drop what is not."""
+        job.stopped = "the time of its budget is used" if job.out_of_time else "the objective is met"
         self._desk.move_job(job, Cue.STOPPED)
         for batch in job.rounds():
             if batch.state is RoundState.SELECTING:
@@ -282,9 +307,10 @@ class Tuning:
         """Take a job further when nothing holds it where it is."""
         desk = self._desk
         if job.phase is JobPhase.TUNING and (job.out_of_time or job.objective_met()):
-            self.stop(job)
+            self._stop(job)
         under_way = any(batch.is_open for batch in job.rounds())
         if job.phase is JobPhase.TUNING and not under_way and not self.has_hope(job):
+            job.stopped = self._why_hopeless(job)
             desk.move_job(job, Cue.SPENT)
             self._models.compile(job, tuned=True)
         elif job.phase is JobPhase.DRAINING and not under_way:
@@ -297,8 +323,18 @@ class Tuning:
             desk.move_job(job, Cue.VERIFIED)
 
     def has_hope(self, job: Job) -> bool:
-        """Return whether there are trials left, and a task worth them."""
-        return job.remaining > 0 and any(task.hopeful(self._desk.knobs) for task in job.tasks)
+        """Return whether there are trials left, tasks that can have them, and a gain to be expected."""
+        return not self._why_hopeless(job)
+
+    def _why_hopeless(self, job: Job) -> str:
+        knobs = self._desk.knobs
+        if job.remaining <= 0:
+            return "the trials of its budget are used"
+        if job.quiet >= max(knobs.quiet_rounds * knobs.batch, job.spent / 2):
+            return f"the last {job.quiet} trials gained less than {knobs.least_gain:.0%}"
+        if all(task.exhausted for task in job.tasks):
+            return "no task has a candidate left to try"
+        return ""
 
 
 def numbered(batch: Batch, event: CandidatesSelected) -> bool:
