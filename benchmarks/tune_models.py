@@ -1,0 +1,226 @@
+"""Tunes the operators of the whole models, for as long as it is given, into benchmarks/records.
+
+`python tune_models.py --hours 2 --threads 1 [--models A,B] [--only conv2d]`. It can be stopped at any time
+and goes on where it stopped: every trial is kept in benchmarks/.tuning as it comes, the best of each operator
+in the records. It searches and builds on core 0 and measures on core 1; with two threads on both, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from best_records import THREADS, archived, keep, target
+from kernel_timer import Disturbed, KernelTimer, kernel_timer
+from models import MODELS, model
+from trials import Trial, Trials
+
+from resonator.failures import Failure
+from resonator.ids import task_id
+from resonator_hub import warm
+from resonator_hub.build import Kernel, build
+from resonator_hub.cost_model.boosted import update
+from resonator_hub.cost_model.memory import Sample
+from resonator_hub.cost_model.stage import FAILED
+from resonator_hub.frontends import Workload
+from resonator_hub.frontends.onnx import extract
+from resonator_hub.records.archive import Archived
+from resonator_hub.scheduler.events import TaskFound
+from resonator_hub.scheduler.knobs import Knobs
+from resonator_hub.scheduler.task import Task, most_promising
+from resonator_hub.search import Proposal, select
+
+TRIALS = Path(__file__).parent / ".tuning"
+SEARCH_CORE = 0
+CORES = {1: (1,), 2: (0, 1)}
+"""Where kernels are measured, by the number of threads."""
+RACE = 1.5
+"""A kernel whose first runs take this many times the best's is not measured any further."""
+PARENTS = 32
+KNOBS = Knobs()
+REMEMBERED = 5000
+"""How many of the last trials teach the cost model when tuning goes on after a stop."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of a model: how far its search has come, and what is searched."""
+
+    task: Task
+    work: Workload
+
+
+class Tuner:
+    """Gives rounds of trials to operators, and learns from them."""
+
+    def __init__(self, threads: int, timer: KernelTimer) -> None:
+        self._threads, self._timer = threads, timer
+        self._target = target(threads)
+        self._trials = Trials(TRIALS / f"threads{threads}", self._target)
+        self._cost_model: bytes | None = None
+        self._learn(list(self._trials.all())[-REMEMBERED:])
+
+    def operators(self, names: Sequence[str], only: str) -> dict[str, list[Operator]]:
+        """Return the operators of each model whose names contain `only`; one of two models is the first's."""
+        found: dict[str, list[Operator]] = {}
+        owned: set[str] = set()
+        for name in names:
+            extraction = extract(model(name), {}, self._target)
+            works = [work for work in extraction.tasks if only in work.name and work.digest not in owned]
+            owned.update(work.digest for work in works)
+            found[name] = [self._operator(name, index, work) for index, work in enumerate(works)]
+        return {name: operators for name, operators in found.items() if operators}
+
+    def _operator(self, name: str, index: int, work: Workload) -> Operator:
+        identity = task_id(name.replace("_", "-"), index)
+        task = Task(TaskFound(identity, work.name, work.digest, work.weight, work.flops), index, None)
+        task.best = self._trials.best(work.digest)
+        if task.best is not None:
+            task.rounds, task.trials = 1, len(self._trials.seen(work.digest))
+            task.learn(None, task.trials, KNOBS)
+        return Operator(task, work)
+
+    async def round(self, operator: Operator) -> None:
+        """Try a batch of candidates of an operator, and learn from them."""
+        task, work = operator.task, operator.work
+        proposals = self._proposals(operator)
+        if not proposals:
+            task.exhausted = True
+            return
+        before = task.best
+        trials = await self._tried(operator, proposals)
+        task.rounds += 1
+        task.trials += len(trials)
+        task.best = self._trials.best(work.digest)
+        task.learn(before, len(trials), KNOBS)
+        self._learn(trials)
+        keep(self._threads, [_archived(one, one.latency_s) for one in trials if one.latency_s is not None])
+
+    def _proposals(self, operator: Operator) -> tuple[Proposal, ...]:
+        task, work = operator.task, operator.work
+        if not task.rounds and (inherited := self._inherited(work)):
+            return inherited
+        return select(
+            work.module,
+            self._target,
+            self._trials.top(work.digest, PARENTS),
+            self._cost_model,
+            KNOBS.batch,
+            time.time_ns() % 2**31,
+            self._trials.seen(work.digest),
+        )
+
+    def _inherited(self, work: Workload) -> tuple[Proposal, ...]:
+        """Return what is kept as best for any number of threads: likely good for this one as well."""
+        records = [one for threads in THREADS for one in archived(threads) if one.workload == work.digest]
+        traces = sorted({one.trace for one in records})
+        return tuple(Proposal(trace, hashlib.sha256(trace).hexdigest(), b"", None) for trace in traces)
+
+    async def _tried(self, operator: Operator, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Build and measure; where the cores allow, a kernel is measured while the next one is built."""
+        trials: list[Trial] = []
+        built: asyncio.Queue[tuple[Proposal, Kernel | Failure] | None] = asyncio.Queue()
+
+        async def measure() -> None:
+            best = operator.task.best
+            while (item := await built.get()) is not None:
+                proposal, kernel = item
+                try:
+                    latency = await self._latency(kernel, best)
+                except Disturbed:
+                    continue
+                best = min((one for one in (best, latency) if one is not None), default=None)
+                trials.append(self._kept(operator.work, proposal, latency))
+
+        alongside = SEARCH_CORE not in CORES[self._threads]
+        measuring = asyncio.ensure_future(measure()) if alongside else None
+        for proposal in proposals:
+            kernel = await asyncio.to_thread(build, operator.work.module, proposal.trace, self._target)
+            built.put_nowait((proposal, kernel))
+        built.put_nowait(None)
+        await (measuring or measure())
+        return trials
+
+    async def _latency(self, kernel: Kernel | Failure, best: float | None) -> float | None:
+        if isinstance(kernel, Failure):
+            return None
+        return await self._timer.latency(kernel, None if best is None else best * RACE)
+
+    def _kept(self, work: Workload, proposal: Proposal, latency: float | None) -> Trial:
+        trial = Trial(
+            work.digest, work.name, self._target, proposal.trace, proposal.digest, proposal.features, latency
+        )
+        self._trials.add(trial)
+        return trial
+
+    def _learn(self, trials: Sequence[Trial]) -> None:
+        samples = []
+        for trial in trials:
+            latency, slowest = trial.latency_s, self._trials.slowest(trial.workload)
+            if latency is None and slowest is not None:
+                latency = slowest * FAILED
+            if latency is not None and trial.features:
+                samples.append(Sample(trial.features, latency, trial.workload))
+        if samples:
+            self._cost_model = update(samples, self._cost_model)
+
+
+async def tune(threads: int, names: Sequence[str], only: str, seconds: float) -> None:
+    """Give each model a round in turn until the time is over or nothing is left to try."""
+    began = time.monotonic()
+    async with kernel_timer(CORES[threads]) as timer:
+        tuner = Tuner(threads, timer)
+        models = tuner.operators(names, only)
+        while time.monotonic() - began < seconds and models:
+            for name in list(models):
+                operators = models[name]
+                task = most_promising([one.task for one in operators], KNOBS, speculate=False)
+                if task is None:
+                    del models[name]
+                    continue
+                operator = operators[task.index]
+                before, started = task.best, time.monotonic()
+                await tuner.round(operator)
+                _report(name, operators, operator, before, time.monotonic() - started)
+
+
+def _report(name: str, operators: list[Operator], one: Operator, before: float | None, took_s: float) -> None:
+    total = sum(each.task.best * each.work.weight for each in operators if each.task.best)
+    best = one.task.best or float("inf")
+    print(
+        f"{name:16} {total * 1e3:8.3f} ms | {one.work.weight} x {one.work.name[:44]:44} "
+        f"{'' if before is None else f'{before * 1e6:8.1f}':>8} -> {best * 1e6:8.1f} us "
+        f"{one.work.flops / best / 1e9:6.1f} GFLOP/s {one.task.trials:5} trials {took_s:5.1f} s",
+        flush=True,
+    )
+
+
+def _archived(trial: Trial, latency_s: float) -> Archived:
+    return Archived(trial.workload, trial.name, trial.target, trial.trace, latency_s)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, choices=sorted(CORES), default=1)
+    parser.add_argument("--models", default=",".join(MODELS), help="separated by commas")
+    parser.add_argument("--only", default="", help="operators whose names contain this")
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {SEARCH_CORE})
+    warm.load()
+    try:
+        asyncio.run(tune(given.threads, given.models.split(","), given.only, given.hours * 3600))
+    except KeyboardInterrupt:
+        print("stopped; everything tried is kept")
+
+
+if __name__ == "__main__":
+    main()
