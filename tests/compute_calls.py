@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 
 from resonator_hub.frontends import ModelInvalid
 
@@ -20,6 +22,20 @@ def add(left: int, right: int) -> int:
 def spin() -> None:
     while True:
         pass
+
+
+def burn(seconds: float) -> None:
+    """Take so much processor time here, and as much again in a process of its own."""
+    child = f"import time\nwhile time.process_time() < {seconds}: pass"
+    subprocess.run([sys.executable, "-c", child], check=True)
+    began = time.process_time()
+    while time.process_time() < began + seconds:
+        pass
+
+
+def burn_in_vain(seconds: float) -> None:
+    burn(seconds)
+    raise ModelInvalid("No.")
 
 
 def crash() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resonator.messages import Conditions
+from resonator_agent.sysfs import number, text
 
 MIN_SPAN_S = 0.3
 """Processor time is counted in ticks of 10 ms: a shorter span would tell of the ticks, not of the load."""
@@ -81,14 +82,14 @@ class ConditionsProbe:
         """Return the mean frequency of the cores used, in Hz, or None."""
         folder = self._root / "sys/devices/system/cpu"
         scaled = [
-            _number(folder / f"cpu{core}/cpufreq/scaling_cur_freq", scale=1000.0) for core in self._cores
+            number(folder / f"cpu{core}/cpufreq/scaling_cur_freq", scale=1000.0) for core in self._cores
         ]
         found = [value for value in scaled if value is not None] or self._cpuinfo_hz()
         return sum(found) / len(found) if found else None
 
     def _cpuinfo_hz(self) -> list[float]:
         core, found = -1, []
-        for processor, mhz in _MHZ.findall(_text(self._root / "proc/cpuinfo")):
+        for processor, mhz in _MHZ.findall(text(self._root / "proc/cpuinfo")):
             if processor:
                 core = int(processor)
             elif core in self._cores:
@@ -99,7 +100,7 @@ class ConditionsProbe:
         """Return the hottest sensor's temperature in degrees Celsius, or None."""
         sensors = sorted(self._root.glob("sys/class/thermal/thermal_zone*/temp"))
         sensors += sorted(self._root.glob("sys/class/hwmon/hwmon*/temp*_input"))
-        readings = [_number(path, scale=1e-3) for path in sensors]
+        readings = [number(path, scale=1e-3) for path in sensors]
         # Sensors that are switched off read absurd values.
         return max((value for value in readings if value is not None and -50 < value < 150), default=None)
 
@@ -112,7 +113,7 @@ class ConditionsProbe:
     def _busy_s(self) -> float | None:
         wanted = {f"cpu{core}" for core in self._cores}
         ticks, seen = 0, 0
-        for line in _text(self._root / "proc/stat").splitlines():
+        for line in text(self._root / "proc/stat").splitlines():
             name, *fields = line.split()
             if name in wanted:
                 user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
@@ -122,7 +123,7 @@ class ConditionsProbe:
 
     def _process_s(self, pid: int) -> float:
         # The name, in parentheses, may itself hold blanks and parentheses.
-        _, _, rest = _text(self._root / f"proc/{pid}/stat").rpartition(")")
+        _, _, rest = text(self._root / f"proc/{pid}/stat").rpartition(")")
         fields = rest.split()
         return (int(fields[11]) + int(fields[12])) * _TICK_S if len(fields) > 12 else 0.0
 
@@ -131,17 +132,3 @@ def foreign_load(earlier: LoadSample, later: LoadSample, cores: int) -> float:
     """Return the share (0..1) of `cores` that others than the agent took between two samples."""
     foreign = (later.busy - earlier.busy) - (later.own - earlier.own)
     return min(1.0, max(0.0, foreign / ((later.at - earlier.at) * cores)))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _number(path: Path, *, scale: float) -> float | None:
-    try:
-        return float(_text(path)) * scale
-    except ValueError:
-        return None

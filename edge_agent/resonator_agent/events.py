@@ -10,13 +10,17 @@ from resonator.messages import Conditions, DeviceState, KernelPush, WindowGrant
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of running one kernel: latencies (seconds, one mean per repeat) or a failure, never both."""
+    """What came of running one kernel: latencies (seconds, one mean per repeat) or a failure, never both.
+
+    `joules` is what the box drew during `device_time` seconds, None where it does not tell.
+    """
 
     latencies: tuple[float, ...] = ()
     failure: Failure | None = None
     raced: bool = False
     error: float | None = None
     device_time: float = 0.0
+    joules: float | None = None
     conditions: Conditions = field(default_factory=Conditions)
 
 

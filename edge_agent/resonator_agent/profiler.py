@@ -17,6 +17,7 @@ from resonator.failures import Failure, FailureKind
 from resonator.jobspec import Measure
 from resonator.messages import Conditions, KernelPush
 from resonator_agent.conditions import ConditionsProbe
+from resonator_agent.energy import EnergyMeter
 from resonator_agent.events import Outcome
 from resonator_agent.worker_process import Limits, WorkerProcess
 
@@ -54,6 +55,7 @@ class Profiler:
         self._running = False
         self._stopped = False
         self.probe = ConditionsProbe(limits.cores, clock=time.monotonic, own_pids=self.pids)
+        self._energy = EnergyMeter(clock=time.monotonic)
 
     def pids(self) -> list[int]:
         """Return the agent's processes, whose load is not foreign."""
@@ -106,22 +108,28 @@ class Profiler:
             return None
         before = self.probe.read()
         began = time.monotonic()
+        with self._energy.measuring() as spent:
+            outcome = await self._ask(process, run)
+        if self._stopped:
+            return None
+        conditions = _around(before, self.probe.read(began))
+        device_time = time.monotonic() - began
+        return self._judged(
+            replace(outcome, conditions=conditions, device_time=device_time, joules=spent.joules)
+        )
+
+    async def _ask(self, process: WorkerProcess, run: Run) -> Outcome:
+        """Have a process run a kernel, and replace it when it dies or takes too long."""
         limit_s = run.measure.timeout_s + (MODEL_LOAD_S if run.push.model else 0.0)
         try:
-            answer = await asyncio.wait_for(process.ask(_request(run)), limit_s)
+            return _outcome(await asyncio.wait_for(process.ask(_request(run)), limit_s))
         except asyncio.TimeoutError:
             process.kill()
             await self._replace(0.0)
             detail = f"no result within {limit_s:g} s"
-            outcome = Outcome(failure=Failure(kind=FailureKind.KERNEL_TIMEOUT, detail=detail))
+            return Outcome(failure=Failure(kind=FailureKind.KERNEL_TIMEOUT, detail=detail))
         except EOFError:
-            outcome = Outcome(failure=await self._replace(DEATH_S))
-        else:
-            outcome = _outcome(answer)
-        if self._stopped:
-            return None
-        conditions = _around(before, self.probe.read(began))
-        return self._judged(replace(outcome, conditions=conditions, device_time=time.monotonic() - began))
+            return Outcome(failure=await self._replace(DEATH_S))
 
     def _judged(self, outcome: Outcome) -> Outcome:
         load = outcome.conditions.foreign_load

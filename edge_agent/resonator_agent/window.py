@@ -43,6 +43,7 @@ class Window:
             raced=outcome.raced,
             error=outcome.error,
             device_time=outcome.device_time,
+            joules=outcome.joules,
             conditions=outcome.conditions,
         )
 

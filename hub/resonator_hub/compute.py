@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from resonator_hub.meter import charge
 from resonator_hub.pool import ComputeFailed, WarmPool
 
 T = TypeVar("T")
@@ -32,14 +34,20 @@ class Compute:
 
         What the function raises is raised here. Raises `ComputeFailed` when it took longer than
         `timeout_s`, crashed or ran out of memory; cancelling this call ends its worker too.
+        The step on whose behalf it runs is charged with the processor time.
         """
         async with self._places:
+            began = time.monotonic()
             call = self._executor.submit(function, *args)
             try:
                 return await asyncio.wait_for(asyncio.wrap_future(call), timeout_s)
             except asyncio.TimeoutError:
                 name = getattr(function, "__name__", str(function))
                 raise ComputeFailed(f"{name} did not finish within {timeout_s:g} s.") from None
+            finally:
+                # A worker that was killed cannot tell any more, nor do other executors: it had one thread.
+                told: float | None = getattr(call, "cpu_s", None)
+                charge(time.monotonic() - began if told is None else told)
 
     async def close(self) -> None:
         """Give up the calls that run and end the workers."""

@@ -23,6 +23,7 @@ from resonator_hub import warm
 READY = b"r"
 FORK = b"f"
 LENGTH = struct.Struct("!Q")
+COST = struct.Struct("!d")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -86,9 +87,19 @@ def _work(channel: socket.socket, memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         send(channel, str(os.getpid()).encode())
         while (call := receive(channel)) is not None:
-            send(channel, _outcome(*pickle.loads(call)))
+            before = _processor_s()
+            outcome = _outcome(*pickle.loads(call))
+            send(channel, COST.pack(_processor_s() - before) + outcome)
     finally:
         os._exit(0)
+
+
+def _processor_s() -> float:
+    """Return what this process and those it waited for, such as linkers, have taken so far."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
 
 
 def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:

@@ -35,7 +35,7 @@ from resonator_hub.scheduler.commands import (
     Select,
     Update,
 )
-from resonator_hub.scheduler.events import BuildFailed, Event, Stage, StageFailed
+from resonator_hub.scheduler.events import Answer, BuildFailed, Stage, StageFailed
 from resonator_hub.search import stage as search
 from resonator_hub.workshop import Workshop
 
@@ -45,7 +45,7 @@ MODEL_TIMEOUT_S = 30.0
 
 Act = Callable[[Any], object]
 """Performs a command at once."""
-Work = Callable[[Any], Awaitable[Event]]
+Work = Callable[[Any], Awaitable[Answer]]
 """Performs a command in its own time; the event is its outcome."""
 
 
@@ -105,7 +105,7 @@ class Acts:
             self.measuring.forget(command.job)
 
 
-def failed(command: Command, error: Exception, at: float) -> Event:
+def failed(command: Command, error: Exception, at: float) -> Answer:
     """Return the event of a step that ended in an exception; what nobody expected is logged in full."""
     kind = FailureKind.STAGE_FAILED
     if isinstance(error, ModelInvalid):

@@ -30,13 +30,17 @@ class ComputeFailed(ResonatorError):
 
 
 class _Call(Future[Any]):
-    """A call in a worker; unlike other futures it can be cancelled while it runs: its worker is killed."""
+    """A call in a worker; unlike other futures it can be cancelled while it runs: its worker is killed.
+
+    `cpu_s` is the processor time it took, None until its worker has told.
+    """
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         super().__init__()
         self.name = getattr(function, "__name__", str(function))
         self.message = pickle.dumps((function, arguments))
         self.unwanted = False
+        self.cpu_s: float | None = None
         self._worker: _Worker | None = None
         self._changing = threading.Lock()
 
@@ -55,10 +59,13 @@ class _Call(Future[Any]):
             if self.unwanted:
                 worker.kill()
             self._worker = worker
-        outcome = worker.run(self.message)
+        answer = worker.run(self.message)
         with self._changing:  # from here on a cancellation comes too late to hit the worker's next call
             self._worker = None
-            return None if self.unwanted else outcome
+        if self.unwanted or answer is None:
+            return None
+        self.cpu_s, outcome = answer
+        return outcome
 
 
 class _Worker:
@@ -71,14 +78,17 @@ class _Worker:
             raise ComputeFailed("A worker process could not be started.")
         self.pid = int(pid)
 
-    def run(self, message: bytes) -> tuple[Any, Exception | None] | None:
-        """Return the outcome of a call, or None when the worker died of it."""
+    def run(self, message: bytes) -> tuple[float, tuple[Any, Exception | None]] | None:
+        """Return a call's processor seconds and outcome, or None when the worker died of it."""
         try:
             nursery.send(self._channel, message)
             answer = nursery.receive(self._channel)
         except OSError:
             return None
-        return None if answer is None else pickle.loads(answer)
+        if answer is None:
+            return None
+        (cpu_s,) = nursery.COST.unpack_from(answer)
+        return cpu_s, pickle.loads(memoryview(answer)[nursery.COST.size :])
 
     def kill(self) -> None:
         """End the process, and with it the call that waits for it."""

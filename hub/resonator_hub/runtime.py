@@ -10,6 +10,7 @@ import structlog
 
 from resonator_hub.inbox import Inbox, Posted
 from resonator_hub.journal import Journal
+from resonator_hub.meter import metered
 from resonator_hub.performers import Act, Work, failed
 from resonator_hub.rules import Rules
 from resonator_hub.scheduler import IllegalTransition, Scheduler
@@ -114,11 +115,12 @@ class Runtime:
             log.exception("a command could not be performed", command=type(command).__name__)
 
     async def _work(self, work: Work, command: Command) -> None:
-        try:
-            event = await work(command)
-        except Exception as error:
-            event = failed(command, error, self._inbox.now())
-        self._inbox.post(event)
+        with metered() as meter:
+            try:
+                event = await work(command)
+            except Exception as error:
+                event = failed(command, error, self._inbox.now())
+        self._inbox.post(replace(event, cpu_s=meter.cpu_s))
 
     def _wake_at(self, at: float) -> None:
         self._cancel_wake()

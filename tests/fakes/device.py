@@ -100,7 +100,7 @@ class FakeDevice:
             epoch=push.epoch,
             latencies=((1 + number) * 1e-6,),
             error=1e-7 if push.model else None,
-            device_time=0.1,
+            device_time=0.001,
         )
         self.reported.append(await self._say("result", result, message_id=message_id))
 

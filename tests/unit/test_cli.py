@@ -30,6 +30,7 @@ from resonator.jobspec import TuningJob
 from resonator.messages import (
     Activity,
     BlobRef,
+    Cost,
     DeviceReport,
     Identity,
     JobState,
@@ -393,6 +394,27 @@ def test_a_job_is_shown(client: FakeClient) -> None:
     ):
         assert part in shown
     assert json.loads(run("job", "net", "--json").stdout)["tuned"]["median"] == 0.004
+
+
+def test_what_a_job_cost_is_shown_by_outcome_and_by_task(client: FakeClient) -> None:
+    costs = (
+        Cost(outcome="measured", trials=40, device_s=61.0, cpu_s=12.0, joules=1200.0),
+        Cost(outcome="raced", trials=24, device_s=2.0, cpu_s=8.0, joules=34.0),
+        Cost(outcome="search", cpu_s=30.0),
+    )
+    task = TaskStatus(task="net-1/t0", name="conv2d", weight=2, trials=64, costs=costs[1:])
+    client.story = [ENDED.model_copy(update={"costs": costs, "tasks": (task,)})]
+
+    rows = [" ".join(line.split()) for line in run("job", "net").stdout.splitlines()]
+
+    assert "t0 conv2d 2 64 0 - 40 s" in rows
+    assert rows[rows.index("spent on trials device processor energy") + 1 :] == [
+        "measured in full 40 1 min 01 s 12 s 1.2 kJ",
+        "too slow for that 24 2 s 8 s 34 J",
+        "search, cost model 0 s 30 s -",
+        "in all 64 1 min 03 s 50 s 1.23 kJ",
+    ]
+    assert json.loads(run("job", "net", "--json").stdout)["costs"][1]["joules"] == 34.0
 
 
 def test_watching_prints_a_line_for_each_piece_of_news(client: FakeClient) -> None:

@@ -17,6 +17,7 @@ import pytest_asyncio
 import compute_calls as calls
 from resonator_hub.compute import Compute, ComputeFailed, WarmPool
 from resonator_hub.frontends import ModelInvalid
+from resonator_hub.meter import metered
 
 TIMEOUT_S = 60.0
 
@@ -121,3 +122,27 @@ def _ends(pid: int) -> bool:
     with os.fdopen(descriptor):
         readable, _, _ = select.select([descriptor], [], [], TIMEOUT_S)
         return bool(readable)
+
+
+async def test_a_step_is_charged_with_what_its_calls_and_their_children_take(compute: Compute) -> None:
+    with metered() as meter:
+        await compute.run(calls.burn, 0.1, timeout_s=TIMEOUT_S)
+        with pytest.raises(ModelInvalid):
+            await compute.run(calls.burn_in_vain, 0.1, timeout_s=TIMEOUT_S)
+    assert 0.4 <= meter.cpu_s < 2.0
+
+
+async def test_steps_side_by_side_are_charged_apart(compute: Compute) -> None:
+    async def step(seconds: float) -> float:
+        with metered() as meter:
+            await compute.run(calls.burn, seconds, timeout_s=TIMEOUT_S)
+        return meter.cpu_s
+
+    little, much = await asyncio.gather(step(0.01), step(0.4))
+    assert little < 0.8 <= much
+
+
+async def test_a_call_that_was_killed_is_charged_by_the_clock(compute: Compute) -> None:
+    with metered() as meter, pytest.raises(ComputeFailed):
+        await compute.run(calls.spin, timeout_s=0.2)
+    assert 0.2 <= meter.cpu_s < 10.0

@@ -19,6 +19,7 @@ from resonator.tensors import TensorSpec
 from resonator_hub.fleet import Acks
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.measure import Measuring
+from resonator_hub.measure.claims import Claims
 from resonator_hub.measure.lane import Lane, Push
 from resonator_hub.records import Catalog
 from resonator_hub.scheduler.commands import Profile
@@ -176,20 +177,48 @@ async def test_a_result_is_journalled_once_and_then_acknowledged(bench: Bench) -
     bench.measuring.opened(DEVICE, 1, 1000)
     bench.measuring.push(bench.profile(0))
     bench.shell.hold.clear()
-    sent = await bench.result(0, error=float("inf"), device_time=1.5)
-    await bench.result(0, message_id=sent, error=float("inf"), device_time=1.5)
+    sent = await bench.result(0, error=float("inf"), device_time=0.01)
+    await bench.result(0, message_id=sent, error=float("inf"), device_time=0.01)
     assert bench.acked() == []
     bench.shell.hold.set()
     await bench.shell.broker.wait_for(Ack)
     (event,) = bench.shell.events
     assert isinstance(event, Measured)
-    assert (event.latencies, event.device_time_s) == ((0.1,), 1.5)
+    assert (event.latencies, event.device_time_s) == ((0.1,), 0.01)
     assert event.error is not None
     assert 1e300 < event.error < float("inf")
     assert set(bench.acked()) == {sent}
-    await bench.result(0, message_id=sent, error=float("inf"), device_time=1.5)
+    await bench.result(0, message_id=sent, error=float("inf"), device_time=0.01)
     assert len(bench.shell.events) == 1
     assert bench.acked()[-1] == sent
+
+
+async def test_a_device_that_claims_more_time_than_its_window_lasted_is_not_believed(bench: Bench) -> None:
+    bench.measuring.opened(DEVICE, 1, 1000)
+    bench.measuring.push(bench.profile(0))
+    await bench.result(0, device_time=30.0, joules=5.0)
+    (event,) = bench.shell.events
+    assert isinstance(event, Measured)
+    assert event.failure is not None
+    assert event.failure.kind is FailureKind.DEVICE_DIRTY
+    assert "device_time: 30 s" in event.failure.detail
+    assert (event.latencies, event.device_time_s, event.joules) == ((), 0.0, None)
+
+
+def test_claims_are_added_up_window_by_window() -> None:
+    # Given a window that was opened at 100 s
+    claims = Claims()
+    claims.opened(DEVICE, 1, 100.0)
+    # When two kernels are said to have taken 6 s each, by 110 s
+    first = claims.objection(DEVICE, 1, 6.0, 110.0)
+    second = claims.objection(DEVICE, 1, 6.0, 110.0)
+    # Then the second cannot have; it can in the next window, or later, or where nothing is known
+    assert first is None
+    assert second == "device_time: 6 s on top of 6 s in a window that was opened 10 s ago"
+    assert claims.objection(DEVICE, 1, 6.0, 112.0) is None
+    claims.opened(DEVICE, 2, 112.0)
+    assert claims.objection(DEVICE, 2, 6.0, 118.0) is None
+    assert claims.objection(DEVICE, 7, 1e6, 119.0) is None
 
 
 async def test_a_disturbed_kernel_may_be_measured_twice_in_one_window(bench: Bench) -> None:

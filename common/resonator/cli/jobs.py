@@ -9,6 +9,7 @@ import typer
 
 from resonator.cli import options
 from resonator.cli.connect import with_client
+from resonator.cli.costs import costs_table
 from resonator.cli.exits import ExitCode, outcome, say
 from resonator.cli.live import line
 from resonator.cli.live import watch as watch_job
@@ -32,12 +33,14 @@ def job(
     broker: options.Broker = None,
     site: options.Site = None,
 ) -> None:
-    """Show one job."""
+    """Show one job, and what it has cost."""
     status = with_client(broker, site, lambda client: client.job(job))
     if json:
         print_json(status)
     else:
         console().print(job_picture(status))
+        if status.costs:
+            console().print(costs_table(status.costs))
 
 
 def watch(

@@ -71,6 +71,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def energy(joules: float | None) -> str:
+    """Write an amount of energy: `12.3 J`, `4.56 kJ`, or `-` where it is not known."""
+    if joules is None:
+        return "-"
+    for factor, unit in ((1e6, "MJ"), (1e3, "kJ")):
+        if joules >= factor:
+            return f"{joules / factor:.3g} {unit}"
+    return f"{joules:.3g} J"
+
+
 def size(count: int) -> str:
     """Write a number of bytes: `1.5 MiB`."""
     amount = float(count)

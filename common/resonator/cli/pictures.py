@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from resonator.cli.costs import spent
 from resonator.cli.output import duration, latency, size
 from resonator.messages import Activity, DeviceReport, Identity, JobState, JobStatus, Latency, TaskStatus
 
@@ -112,7 +113,7 @@ def _activities(activities: Sequence[Activity]) -> Table:
 
 
 def _tasks(tasks: Sequence[TaskStatus]) -> Table:
-    table = _table("task", "operator", "times", "trials", "failed", "best", "search")
+    table = _table("task", "operator", "times", "trials", "failed", "best", "spent", "search")
     for task in tasks:
         table.add_row(
             task.task.rpartition("/")[2],
@@ -121,6 +122,7 @@ def _tasks(tasks: Sequence[TaskStatus]) -> Table:
             str(task.trials),
             str(task.failed),
             latency(task.best),
+            spent(task.costs),
             "" if task.state == "searching" else task.state,
         )
     return table

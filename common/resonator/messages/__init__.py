@@ -22,6 +22,7 @@ from resonator.messages.base import (
 from resonator.messages.blob import BlobAbsent, BlobChunk, BlobRef, BlobRequest
 from resonator.messages.box import Conditions, Identity, Offer
 from resonator.messages.device import (
+    MAX_WATTS,
     DeviceClaim,
     DeviceState,
     KernelResult,
@@ -34,6 +35,7 @@ from resonator.messages.device import (
 from resonator.messages.job import (
     Activity,
     BenchRequest,
+    Cost,
     DeviceList,
     DeviceQuery,
     DeviceReport,
@@ -46,6 +48,7 @@ from resonator.messages.job import (
     JobStatus,
     JobSubmit,
     Latency,
+    Outcome,
     Rejected,
     TaskStatus,
 )
@@ -59,6 +62,7 @@ __all__ = [
     "MAX_CHUNK",
     "MAX_INLINE",
     "MAX_MESSAGE",
+    "MAX_WATTS",
     "TYPES",
     "VERSION",
     "Ack",
@@ -69,6 +73,7 @@ __all__ = [
     "BlobRef",
     "BlobRequest",
     "Conditions",
+    "Cost",
     "Count",
     "DeviceClaim",
     "DeviceList",
@@ -91,6 +96,7 @@ __all__ = [
     "Latency",
     "Message",
     "Offer",
+    "Outcome",
     "Part",
     "Rejected",
     "Seconds",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from resonator.failures import Failure
 from resonator.ids import Name
@@ -19,6 +20,9 @@ from resonator.messages.base import (
     Text,
 )
 from resonator.messages.box import Conditions, Identity
+
+MAX_WATTS = 20_000.0
+"""No box draws more: a claim beyond it is a broken sensor's."""
 
 
 class Status(str, Enum):
@@ -92,7 +96,8 @@ class KernelResult(Message):
     """What came of one kernel: `latencies` (one mean per repeat) or a failure, never both.
 
     `raced` says that the first short run already showed it to be slow, so that the full protocol was not
-    spent on it. `device_time` is what the box spent on it in all. `error` is a model's relative error
+    spent on it. `device_time` is what the box spent on it in all, `joules` what it drew meanwhile, None where
+    no sensor can be read. `error` is a model's relative error
     against the reference outputs (`resonator.accuracy`).
     """
 
@@ -107,7 +112,18 @@ class KernelResult(Message):
     raced: bool = False
     error: Annotated[float, Field(ge=0)] | None = None
     device_time: Seconds = 0.0
+    joules: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     conditions: Conditions = Conditions()
+
+    @model_validator(mode="after")
+    def _draws_what_a_box_can(self) -> Self:
+        most = MAX_WATTS * self.device_time
+        if self.joules is not None and self.joules > most:
+            raise ValueError(
+                f"joules: {self.joules:g} in {self.device_time:g} s; at most {MAX_WATTS:g} W, "
+                f"here {most:g} J, are accepted"
+            )
+        return self
 
 
 class Telemetry(Message):

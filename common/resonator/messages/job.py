@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -103,6 +103,26 @@ class JobState(str, Enum):
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}
 
 
+Outcome = Literal["measured", "raced", "failed", "build_failed", "discarded", "under_way", "search", "model"]
+"""What resources were spent on: candidates by what became of them, the search for them, the whole model."""
+
+
+class Cost(Part):
+    """What one kind of outcome took: trials, seconds of devices and of the hub's processors, energy.
+
+    `joules` is that of the measurements whose box tells it, None where none did.
+    """
+
+    outcome: Outcome
+    trials: Count = 0
+    device_s: Seconds = 0.0
+    cpu_s: Seconds = 0.0
+    joules: Seconds | None = None
+
+
+Costs = Annotated[tuple[Cost, ...], Field(max_length=len(get_args(Outcome)))]
+
+
 class TaskStatus(Part):
     """How far one task has come; `best` is its best latency so far."""
 
@@ -113,6 +133,7 @@ class TaskStatus(Part):
     failed: Count = 0
     best: Seconds | None = None
     state: Literal["searching", "stalled", "exhausted"] = "searching"
+    costs: Costs = ()
 
 
 class Latency(Part):
@@ -136,7 +157,8 @@ class Activity(Part):
 class JobStatus(Message):
     """All that is known of a job, retained on `jobs/{job}/status` at each change.
 
-    `stopped` says why the search ended.
+    `stopped` says why the search ended. `costs` are those of all its tasks and of the whole model, each
+    outcome once.
     """
 
     wire: ClassVar[str] = "job.status"
@@ -155,6 +177,7 @@ class JobStatus(Message):
     tasks: Annotated[tuple[TaskStatus, ...], Field(max_length=4096)] = ()
     untuned: Latency | None = None
     tuned: Latency | None = None
+    costs: Costs = ()
     activities: Annotated[tuple[Activity, ...], Field(max_length=256)] = ()
     bundle: BlobRef | None = None
     failure: Failure | None = None

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
 MOST_JOBS = 1000
 MOST_TASKS = 10_000
-"""How many tasks one answer describes; older jobs come without theirs."""
+"""How many tasks one list describes; older jobs come without theirs."""
 
 
 class Desk:
@@ -121,9 +121,10 @@ def _is_called(report: DeviceReport, name: str) -> bool:
 
 
 def _within_limits(statuses: list[JobStatus]) -> tuple[JobStatus, ...]:
-    """Leave out the tasks of older jobs, so that the answer stays within the size of a message."""
-    kept, tasks = [], 0
+    """Leave out what tasks cost, and the tasks of older jobs: the answer must fit into a message."""
+    kept, count = [], 0
     for status in statuses:
-        tasks += len(status.tasks)
-        kept.append(status if tasks <= MOST_TASKS else status.model_copy(update={"tasks": ()}))
+        count += len(status.tasks)
+        tasks = tuple(task.model_copy(update={"costs": ()}) for task in status.tasks)
+        kept.append(status.model_copy(update={"tasks": tasks if count <= MOST_TASKS else ()}))
     return tuple(kept)

@@ -19,6 +19,7 @@ from resonator_hub.fleet import Acks
 from resonator_hub.inbox import Inbox
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.measure.asked import Asked
+from resonator_hub.measure.claims import Claims
 from resonator_hub.measure.lane import Lane, Push
 from resonator_hub.records import Catalog
 from resonator_hub.scheduler.commands import Profile
@@ -52,6 +53,7 @@ class Measuring:
         self._jobs = jobs
         self._repeat_s = repeat_s
         self._asked = Asked()
+        self._claims = Claims()
         self._lanes: dict[DeviceId, Lane] = {}
         self._heard: dict[DeviceId, asyncio.Event] = {}
         self._tasks = Tasks()
@@ -90,6 +92,7 @@ class Measuring:
 
     def opened(self, device: DeviceId, epoch: int, credit: int) -> None:
         """Begin to push into a window."""
+        self._claims.opened(device, epoch, self._inbox.now())
         lane = self._lanes[device] = Lane(epoch, credit)
         heard = self._heard[device] = asyncio.Event()
         self._tasks.start(device, self._repeat(device, lane, heard))
@@ -169,10 +172,18 @@ class Measuring:
         elif bool(result.latencies) == (result.failure is not None):
             self._refuse(received, "invalid", f"{candidate}: latencies or a failure, one of them")
         else:
-            taken = self._inbox.post(_measured(self._inbox.now(), device, result))
+            taken = self._inbox.post(self._judged(_measured(self._inbox.now(), device, result)))
             expected.missing -= 1
             expected.came[received.id] = taken
             self._acks.send_when(taken, device, received.id)
+
+    def _judged(self, event: Measured) -> Measured:
+        """Hold a device that claims more time than there was for disturbed: its timings are not used."""
+        objection = self._claims.objection(event.device, event.epoch, event.device_time_s, event.at)
+        if objection is None:
+            return event
+        failure = Failure(kind=FailureKind.DEVICE_DIRTY, detail=objection)
+        return Measured(event.at, event.device, event.epoch, event.job, event.candidate, failure=failure)
 
     def _refuse(self, received: Received, why: str, detail: str) -> None:
         """Count a result that changes nothing; acknowledged, so that it does not come again for ever."""
@@ -200,6 +211,7 @@ def _measured(at: float, device: DeviceId, result: KernelResult) -> Measured:
         # The journal is JSON, which knows no infinity.
         error=None if result.error is None else min(result.error, sys.float_info.max),
         device_time_s=result.device_time,
+        joules=result.joules,
         conditions=result.conditions,
     )
 

@@ -1,4 +1,7 @@
-"""What happened: all that moves the scheduler. Frozen, timed (`at`, seconds), journalled as JSON."""
+"""What happened: all that moves the scheduler. Frozen, timed (`at`, seconds), journalled as JSON.
+
+The answer of a compute step bears how long it took and its processor time (`took_s`, `cpu_s`).
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,7 @@ class TasksExtracted:
     job: JobId
     tasks: tuple[TaskFound, ...]
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class CandidatesSelected:
     round: int
     candidates: tuple[CandidateFound, ...]
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ class KernelBuilt:
     kernel: str
     size: int
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class BuildFailed:
     candidate: CandidateId
     failure: Failure
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class ModelUpdated:
     task: TaskId
     round: int
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,7 @@ class ModelCompiled:
     bundle: str
     size: int
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ class BundleDelivered:
     bundle: str
     size: int
     took_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,7 @@ class StageFailed:
     task: TaskId | None = None
     round: int | None = None
     tuned: bool | None = None
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +256,7 @@ class Measured:
     raced: bool = False
     error: float | None = None
     device_time_s: float = 0.0
+    joules: float | None = None
     conditions: Conditions = field(default_factory=Conditions)
 
 
@@ -270,10 +282,8 @@ class HubStarted:
     window_s: float = 60.0
 
 
-Event = (
-    JobSubmitted
-    | JobCanceled
-    | TasksExtracted
+Answer = (
+    TasksExtracted
     | CandidatesSelected
     | KernelBuilt
     | BuildFailed
@@ -281,6 +291,13 @@ Event = (
     | ModelCompiled
     | BundleDelivered
     | StageFailed
+)
+"""What a compute step ends with."""
+
+Event = (
+    JobSubmitted
+    | JobCanceled
+    | Answer
     | DeviceSeen
     | DeviceLost
     | WindowOpened

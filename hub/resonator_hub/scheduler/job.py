@@ -12,6 +12,7 @@ from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.candidate import Candidate
 from resonator_hub.scheduler.events import BundleDelivered, JobOrder, Measured, ModelCompiled
+from resonator_hub.scheduler.ledger import Ledger
 from resonator_hub.scheduler.step import ORDER, Step
 from resonator_hub.scheduler.task import Task
 from resonator_hub.scheduler.transitions import JobPhase
@@ -68,6 +69,7 @@ class Job:
     bundle: ModelCompiled | None = None
     delivered: BundleDelivered | None = None
     failure: Failure | None = None
+    ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def remaining(self) -> int:

@@ -11,6 +11,7 @@ from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.device import Device
 from resonator_hub.scheduler.dispatch import Dispatch
 from resonator_hub.scheduler.events import (
+    Answer,
     BuildFailed,
     BundleDelivered,
     CandidatesSelected,
@@ -69,6 +70,7 @@ class Scheduler:
         desk = self._desk
         reason = self._admission.check(event)
         desk.now = max(desk.now, event.at)
+        self._book(event, taken=reason is None)
         if key := step_key(event):
             desk.compute.vacate(key)
         if reason is not None:
@@ -82,6 +84,16 @@ class Scheduler:
             desk.out.append(WakeAt(wake))
         commands, desk.out = desk.out, []
         return commands
+
+    def _book(self, event: Event, *, taken: bool) -> None:
+        """Put down what an event says was spent, whether or not anything comes of it."""
+        if not isinstance(event, Answer | Measured) or event.job not in self._desk.jobs:
+            return
+        ledger = self._desk.jobs[event.job].ledger
+        if isinstance(event, Measured):
+            ledger.measured(event, taken=taken)
+        else:
+            ledger.answered(event, taken=taken)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -164,6 +176,7 @@ class Scheduler:
         self._windows.release(job)
         desk.running.pop(job.id, None)
         del desk.jobs[job.id]
+        job.ledger.finish()
         desk.ended[job.id] = job_status(desk, job)
         desk.report(job.id, ended=True)
         if desk.policy.one_job:

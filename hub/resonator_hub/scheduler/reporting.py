@@ -41,6 +41,7 @@ _LONGEST = 2000
 def job_status(desk: Desk, job: Job) -> JobStatus:
     """Return all that is known of a job at this moment."""
     estimate = job.estimate()
+    costs_of, costs = job.ledger.costs()
     return JobStatus(
         job=job.id,
         name=job.order.name,
@@ -63,11 +64,13 @@ def job_status(desk: Desk, job: Job) -> JobStatus:
                 failed=task.failed,
                 best=task.best,
                 state=task.state(desk.knobs),
+                costs=costs_of.get(task.id, ()),
             )
             for task in job.tasks
         ),
         untuned=_latency(job.untuned),
         tuned=_latency(job.tuned),
+        costs=costs,
         activities=tuple(_activities(desk, job)[:_MOST_ACTIVITIES]),
         bundle=BlobRef(digest=job.delivered.bundle, size=job.delivered.size) if job.delivered else None,
         failure=job.failure,

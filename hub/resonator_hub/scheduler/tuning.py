@@ -229,6 +229,7 @@ class Tuning:
         if candidate.state is CandidateState.GONE:
             return
         self._desk.move_candidate(candidate, Cue.DROPPED)
+        candidate.batch.job.ledger.dropped(candidate.id)
         self._settle(candidate)
         if candidate.batch.model:
             self._models.measured(candidate.batch.job, candidate, None)
