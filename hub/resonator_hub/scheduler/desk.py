@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resonator.ids import JobId
-from resonator.messages import JobStatus
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.candidate import Candidate
 from resonator_hub.scheduler.commands import Command
 from resonator_hub.scheduler.compute import Compute
 from resonator_hub.scheduler.device import Device
+from resonator_hub.scheduler.ended import Ended
 from resonator_hub.scheduler.estimates import Estimates
 from resonator_hub.scheduler.fleet import Fleet
 from resonator_hub.scheduler.job import Job
@@ -53,7 +53,7 @@ class Desk:
     compute: Compute = field(default_factory=Compute)
     jobs: dict[JobId, Job] = field(default_factory=dict)
     running: dict[JobId, Job] = field(default_factory=dict)
-    ended: dict[JobId, JobStatus] = field(default_factory=dict)
+    ended: Ended = field(default_factory=Ended)
     ignored: dict[str, int] = field(default_factory=dict)
     given_up: deque[Candidate] = field(default_factory=deque)
     out: list[Command] = field(default_factory=list)

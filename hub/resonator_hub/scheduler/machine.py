@@ -177,7 +177,7 @@ class Scheduler:
         desk.running.pop(job.id, None)
         del desk.jobs[job.id]
         job.ledger.finish()
-        desk.ended[job.id] = job_status(desk, job)
+        desk.ended.keep(job_status(desk, job))
         desk.report(job.id, ended=True)
         if desk.policy.one_job:
             for other in desk.jobs.values():
