@@ -1,8 +1,8 @@
 """Whole models, tuned, against ONNX Runtime on the same cores, at one thread and two, batch 1.
 
-Both sides run in processes of their own, pinned to the same cores, and take turns. The models were tuned before
-by tune_models.py; here they are only compiled from benchmarks/records. Beside each latency stands the floor:
-the operations of the graph divided by what the cores were measured to do at most.
+Both sides run in processes of their own, pinned to the same cores, and take turns. The models were tuned
+before by tune_models.py; here they are only compiled from benchmarks/records. Beside each latency stands the
+floor: the operations of the graph divided by what the cores were measured to do at most.
 """
 
 from __future__ import annotations

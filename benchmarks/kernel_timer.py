@@ -36,6 +36,7 @@ class KernelTimer:
     async def latency(self, kernel: Kernel, race_s: float | None) -> float | None:
         """Return the median latency in seconds, or None for a kernel that failed. Raises `Disturbed`."""
         path = self._folder / "kernel"
+        path.unlink(missing_ok=True)  # the profiler may still have the last one loaded from that file
         path.write_bytes(kernel.library)
         push = KernelPush(
             epoch=1,

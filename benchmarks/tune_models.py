@@ -1,8 +1,8 @@
 """Tunes the operators of the whole models, for as long as it is given, into benchmarks/records.
 
-`python tune_models.py --hours 2 --threads 1 [--models A,B] [--only conv2d]`. It can be stopped at any time
-and goes on where it stopped: every trial is kept in benchmarks/.tuning as it comes, the best of each operator
-in the records. It searches and builds on core 0 and measures on core 1; with two threads on both, in turn.
+`python tune_models.py --hours 2 --threads 1 [--models A,B] [--only conv2d,pool]`. It can be stopped at any
+time and goes on where it stopped: every trial is kept in benchmarks/.tuning as it comes, the best of each
+operator in the records. It searches and builds on core 0 and measures on core 1; with two threads on both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models import MODELS, model
 from trials import Trial, Trials
 
 from resonator.failures import Failure
-from resonator.ids import task_id
+from resonator.ids import JobId, task_id
 from resonator_hub import warm
 from resonator_hub.build import Kernel, build
 from resonator_hub.cost_model.boosted import update
@@ -66,19 +66,22 @@ class Tuner:
         self._cost_model: bytes | None = None
         self._learn(list(self._trials.all())[-REMEMBERED:])
 
-    def operators(self, names: Sequence[str], only: str) -> dict[str, list[Operator]]:
-        """Return the operators of each model whose names contain `only`; one of two models is the first's."""
+    def operators(self, names: Sequence[str], only: Sequence[str]) -> dict[str, list[Operator]]:
+        """Return the operators of each model whose names contain one of `only`.
+
+        One that two models have in common is the first's.
+        """
         found: dict[str, list[Operator]] = {}
         owned: set[str] = set()
         for name in names:
             extraction = extract(model(name), {}, self._target)
-            works = [work for work in extraction.tasks if only in work.name and work.digest not in owned]
+            works = [work for work in extraction.tasks if work.digest not in owned and _named(work, only)]
             owned.update(work.digest for work in works)
             found[name] = [self._operator(name, index, work) for index, work in enumerate(works)]
         return {name: operators for name, operators in found.items() if operators}
 
     def _operator(self, name: str, index: int, work: Workload) -> Operator:
-        identity = task_id(name.replace("_", "-"), index)
+        identity = task_id(JobId(name.replace("_", "-")), index)
         task = Task(TaskFound(identity, work.name, work.digest, work.weight, work.flops), index, None)
         task.best = self._trials.best(work.digest)
         if task.best is not None:
@@ -171,7 +174,7 @@ class Tuner:
             self._cost_model = update(samples, self._cost_model)
 
 
-async def tune(threads: int, names: Sequence[str], only: str, seconds: float) -> None:
+async def tune(threads: int, names: Sequence[str], only: Sequence[str], seconds: float) -> None:
     """Give each model a round in turn until the time is over or nothing is left to try."""
     began = time.monotonic()
     async with kernel_timer(CORES[threads]) as timer:
@@ -201,6 +204,10 @@ def _report(name: str, operators: list[Operator], one: Operator, before: float |
     )
 
 
+def _named(work: Workload, parts: Sequence[str]) -> bool:
+    return any(part in work.name for part in parts)
+
+
 def _archived(trial: Trial, latency_s: float) -> Archived:
     return Archived(trial.workload, trial.name, trial.target, trial.trace, latency_s)
 
@@ -212,12 +219,12 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--threads", type=int, choices=sorted(CORES), default=1)
     parser.add_argument("--models", default=",".join(MODELS), help="separated by commas")
-    parser.add_argument("--only", default="", help="operators whose names contain this")
+    parser.add_argument("--only", default="", help="parts of the names of operators, separated by commas")
     given = parser.parse_args()
     os.sched_setaffinity(0, {SEARCH_CORE})
     warm.load()
     try:
-        asyncio.run(tune(given.threads, given.models.split(","), given.only, given.hours * 3600))
+        asyncio.run(tune(given.threads, given.models.split(","), given.only.split(","), given.hours * 3600))
     except KeyboardInterrupt:
         print("stopped; everything tried is kept")
 
