@@ -29,13 +29,16 @@ def need_two_cores() -> None:
 
 
 @contextmanager
-def fleet_of_tvm() -> Iterator[int]:
-    """Start TVM's tracker and one RPC server; yields the tracker's port."""
-    tracker, server = free_port(), free_port()
+def fleet_of_tvm(*, server: int | None = None, seen_at: str = "127.0.0.1") -> Iterator[int]:
+    """Start TVM's tracker and one RPC server; yields the tracker's port.
+
+    Clients are told to find the server at the address `seen_at`, on its own port `server`.
+    """
+    tracker, server = free_port(), server or free_port()
     commands = {
         HUB_CORE: f"rpc_tracker --host 127.0.0.1 --port {tracker} --port-end {tracker + 1}",
         DEVICE_CORE: f"rpc_server --host 127.0.0.1 --port {server} --port-end {server + 9} "
-        f"--tracker 127.0.0.1:{tracker} --key {KEY}",
+        f"--tracker 127.0.0.1:{tracker} --key {KEY} --custom-addr {seen_at}",
     }
     environment = {**os.environ, "TVM_NUM_THREADS": "1"}
     running = []
@@ -68,7 +71,7 @@ def hub(folder: Path, *, knobs: tuple[str, ...] = ()) -> Iterator[str]:
     """Start a hub with its own broker on the hub's core; yields the broker's address."""
     port = free_port()
     options = f"--broker embedded --port {port} --cores {HUB_CORE} --state {folder}/hub".split()
-    with _running(on(HUB_CORE, resonator("hub", *options, *knobs))):
+    with running(on(HUB_CORE, resonator("hub", *options, *knobs))):
         await_port(port)
         yield f"mqtt://127.0.0.1:{port}"
 
@@ -77,7 +80,7 @@ def hub(folder: Path, *, knobs: tuple[str, ...] = ()) -> Iterator[str]:
 def agent(folder: Path, broker: str, name: str = KEY, cores: str = DEVICE_CORE) -> Iterator[None]:
     """Start an agent that measures on `cores`."""
     options = f"--name {name} --broker {broker} --cpus {cores} --state {folder}/{name}".split()
-    with _running(resonator("agent", *options)):
+    with running(resonator("agent", *options)):
         yield
 
 
@@ -92,7 +95,8 @@ def await_idle(broker: str, devices: int = 1) -> None:
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[None]:
+def running(command: list[str]) -> Iterator[None]:
+    """Run a command until the block ends, then ask it to leave."""
     process = subprocess.Popen(command)
     try:
         yield

@@ -1,0 +1,97 @@
+"""A hub whose kernels were built before: all of the service, but no compute to wait for.
+
+`python prebuilt_hub.py KERNELS STATE PORT`. Everything else is what `resonator hub` runs: scheduler, journal,
+records, bus and broker. A job's search proposes the kernels in the folder over and over, each time with other
+bytes at its end, so that every one travels to the device; its tuned model is the untuned one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mixed_kernels
+
+from resonator.bus.blobs import BlobStore
+from resonator.bus.mqtt import MqttBus
+from resonator_hub.artifacts import Compiled, Reference
+from resonator_hub.broker import EmbeddedBroker
+from resonator_hub.build import Kernel
+from resonator_hub.database import Database, sqlite_url
+from resonator_hub.frontends import Extraction, Workload
+from resonator_hub.hub import Hub, Identity
+from resonator_hub.journal import JOURNAL
+from resonator_hub.rules import Rules
+from resonator_hub.search import Proposal
+from resonator_hub.settings import HubSettings
+
+
+class Prebuilt:
+    """Computes the stages by looking into a folder of kernels."""
+
+    def __init__(self, folder: Path) -> None:
+        self._built = mixed_kernels.read(folder)
+        self._proposed = 0
+
+    async def run(self, function: Callable[..., Any], *arguments: object, timeout_s: float) -> Any:
+        """Answer for a stage."""
+        return getattr(self, f"_{function.__name__}")(*arguments)
+
+    def _extract(self, model: bytes, _shapes: object, _target: str) -> Extraction:
+        operator = Workload("prebuilt", 1, model, _digest(model), flops=1e6)
+        return Extraction((operator,), self._built.model.inputs, self._built.model.outputs)
+
+    def _select(self, *asked: Any) -> tuple[Proposal, ...]:
+        count = asked[4]
+        numbers = range(self._proposed, self._proposed + count)
+        self._proposed += count
+        traces = [b"%d" % number for number in numbers]
+        return tuple(Proposal(trace, _digest(trace), b"features of " + trace, None) for trace in traces)
+
+    def _build(self, _workload: bytes, trace: bytes, _target: str) -> Kernel:
+        kernel = self._built.kernels[int(trace) % len(self._built.kernels)]
+        library = kernel.library + trace
+        return Kernel(library, _digest(library), kernel.arguments)
+
+    def _update(self, *_: object) -> bytes:
+        return b"a model that has learnt nothing"
+
+    def _compile_model(self, *_: object) -> Compiled:
+        return self._built.model
+
+    def _reference(self, *_: object) -> Reference:
+        return self._built.reference
+
+
+async def main(kernels: Path, state: Path, port: int) -> None:
+    """Serve until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    database = Database.open(sqlite_url(state / JOURNAL))
+    broker = EmbeddedBroker(port=port)
+    await broker.start()
+    settings = HubSettings()
+    rules = Rules(settings.policy, settings.batch, settings.window)
+    identity = Identity(settings.site, settings.hub, 1, 1, rules)
+    async with MqttBus(broker.url, client_id="hub", will=identity.will) as bus:
+        hub = Hub(identity, bus, Prebuilt(kernels), database, BlobStore(state / "blobs"))
+        await hub.prepare()
+        await hub.run(stop)
+    await broker.stop()
+    database.close()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+if __name__ == "__main__":
+    os.environ["RESONATOR_HUB_CONFIG"] = os.devnull
+    Path(sys.argv[2]).mkdir(parents=True)
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
