@@ -6,6 +6,7 @@ the agent. Imports stay few: it is resident as long as the agent is.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     _Arrays = dict[str, NDArray[Any]]
 
 _PR_SET_PDEATHSIG = 1
-_SLICE_S = 5e-3
-"""How long another process may have a core before it is this one's turn again."""
 _LONG_S = 1e-3
 """A kernel's run is so long that it is no matter what calling it costs."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate")
@@ -84,23 +83,21 @@ class Worker:
         arguments = self.arguments.get(job["arguments"], device)
         cooldown_ms = job["protocol"]["cooldown_ms"]
 
-        def run() -> racing.Run:
-            switches, start = _switches(), time.perf_counter()
+        def call() -> None:
             function(*arguments)
             device.sync()
-            return _run(time.perf_counter() - start, _switches() - switches)
 
         def means(number: int, count: int) -> Sequence[float]:
             # A long run is timed here: the evaluator would spend one more to warm up.
-            if number == 1 and not cooldown_ms and (first_s := run().took_s) > _LONG_S:
-                return [first_s, *(run().took_s for _ in range(count - 1))]
+            if number == 1 and not cooldown_ms and (first_s := _timed(call).took_s) > _LONG_S:
+                return [first_s, *(_timed(call).took_s for _ in range(count - 1))]
             # As many runs as are wanted, told at once: it need not look for how many fill a time.
             timed = library.time_evaluator(
                 "main", device, number=number, repeat=count, cooldown_interval_ms=cooldown_ms
             )
             return tuple(timed(*arguments).results)
 
-        return self._raced(job, run, means)
+        return self._raced(job, call, means)
 
     def _model(self, job: dict[str, Any]) -> dict[str, Any]:
         from resonator.accuracy import worst_error
@@ -113,22 +110,20 @@ class Worker:
         inputs, expected = self._reference(job["reference"], model.manifest.inputs)
         outputs: dict[str, NDArray[Any]] = {}
 
-        def run() -> racing.Run:
-            switches, start = _switches(), time.perf_counter()
+        def call() -> None:
             outputs.update(model(inputs))
-            return _run(time.perf_counter() - start, _switches() - switches)
 
         def means(number: int, count: int) -> Sequence[float]:
             return model.time(inputs, repeat=count, number=number)
 
-        timed = self._raced(job, run, means)
+        timed = self._raced(job, call, means)
         return timed if expected is None else {**timed, "error": worst_error(outputs, expected)}
 
     def _raced(
-        self, job: dict[str, Any], run: Callable[[], racing.Run], means: Callable[[int, int], Sequence[float]]
+        self, job: dict[str, Any], call: Callable[[], object], means: Callable[[int, int], Sequence[float]]
     ) -> dict[str, Any]:
         protocol = racing.Protocol(**job["protocol"])
-        kernel = racing.Kernel(run, means, time.perf_counter)
+        kernel = racing.Kernel(lambda: _timed(call), means, time.perf_counter)
         # A model's latency is what the user is told, with its spread; a kernel's only ranks it.
         verdict = racing.race(kernel, protocol, job["race_s"], thorough=job["model"])
         return {"latencies": [max(value, 1e-9) for value in verdict.latencies], "raced": verdict.raced}
@@ -147,13 +142,21 @@ class Worker:
         return inputs, outputs
 
 
-def _switches() -> int:
-    """Return how often this process had to leave a core to another."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+def _timed(call: Callable[[], object]) -> racing.Run:
+    waited_s, start = _waited_s(), time.perf_counter()
+    call()
+    took_s = time.perf_counter() - start
+    return racing.Run(took_s, lost_s=min(took_s, _waited_s() - waited_s))
 
 
-def _run(took_s: float, switches: int) -> racing.Run:
-    return racing.Run(took_s, lost_s=min(took_s, switches * _SLICE_S))
+def _waited_s() -> float:
+    """Return how long the threads of this process were ready to run while others had the cores, in sum."""
+    waited_ns = 0
+    for thread in os.listdir("/proc/self/task"):
+        # A thread may have ended since; and not every kernel keeps these statistics.
+        with contextlib.suppress(OSError):
+            waited_ns += int(Path("/proc/self/task", thread, "schedstat").read_text().split()[1])
+    return waited_ns * 1e-9
 
 
 def main() -> None:

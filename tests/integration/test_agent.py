@@ -212,7 +212,8 @@ async def test_a_window_from_grant_to_goodbye(
         first = await hub.wait(KernelResult, lambda result: result.candidate == "job/t0/c0")
         crashed = await hub.wait(KernelResult, lambda result: result.failure is not None)
         last = await hub.wait(KernelResult, lambda result: result.candidate == "job/t0/c2")
-        assert first.latencies and last.latencies
+        assert first.latencies
+        assert last.latencies
         assert crashed.candidate == "job/t0/c1"
         assert first.conditions.frequency_hz is None or first.conditions.frequency_hz > 1e8
 
