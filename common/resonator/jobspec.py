@@ -100,6 +100,9 @@ class Budget(_Spec):
 
     trials: Annotated[int, Field(gt=0, le=1_000_000)] = 512
     time: Duration | None = None
+    again: Annotated[
+        bool, Field(description="tune on, also where earlier jobs have tried as much as this one would")
+    ] = False
 
 
 class Objective(_Spec):

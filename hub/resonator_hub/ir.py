@@ -5,7 +5,9 @@ Every function here imports TVM when it is called, so that the hub's own process
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
     from tvm.target import Target
 
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
 MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -58,14 +61,36 @@ def pack_trace(schedule: Schedule) -> bytes:
 
 def apply_trace(trace: bytes, workload: IRModule) -> Schedule:
     """Return a schedule of `workload` with the trace applied; an empty trace applies nothing."""
-    import tvm
     from tvm.s_tir import Schedule
     from tvm.s_tir.schedule import Trace
 
     schedule = Schedule(workload)
     if trace:
-        Trace.apply_json_to_schedule(tvm.ir.load_json(_inflate(trace)), schedule)
+        Trace.apply_json_to_schedule(unpack_trace(trace), schedule)
     return schedule
+
+
+def unpack_trace(trace: bytes) -> Any:
+    """Return a packed trace as TVM's JSON: instructions, and decisions by the number of the instruction."""
+    import tvm
+
+    return tvm.ir.load_json(_inflate(trace))
+
+
+def likeness(module: IRModule) -> tuple[str, tuple[int, ...]]:
+    """Return what modules that differ in their extents alone have in common, and the extents of all loops.
+
+    The first is a digest of the module's text without its numbers, so that names must have been made equal
+    by `pack_module`.
+    """
+    from tvm.s_tir import Schedule
+
+    text = _NUMBER.sub("#", module.script(show_meta=False))
+    schedule = Schedule(module)
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    loops = [schedule.get(loop) for block in blocks for loop in schedule.get_loops(block)]
+    extents = [int(loop.extent) for loop in loops]
+    return hashlib.sha256(text.encode()).hexdigest(), tuple(extents)
 
 
 def structural_hash(module: IRModule) -> str:

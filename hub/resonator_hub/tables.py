@@ -78,6 +78,33 @@ KERNELS = Table(
 )
 """What a kernel takes: a JSON list of tensors."""
 
+BUILDS = Table(
+    "builds",
+    METADATA,
+    Column("build", _DIGEST, primary_key=True),
+    Column("kernel", _DIGEST, nullable=False),
+)
+"""Which kernel was built of what: `build` digests the program, the target and the compiler's version."""
+
+WORKLOADS = Table(
+    "workloads",
+    METADATA,
+    Column("workload", _DIGEST, primary_key=True),
+    Column("structure", _DIGEST, nullable=False),
+    Column("extents", Text, nullable=False),
+    Index("workloads_of_a_structure", "structure"),
+)
+"""What makes workloads similar: one structure, and a JSON list of how long their loops are."""
+
+TUNED = Table(
+    "tuned",
+    METADATA,
+    Column("hardware", Text, primary_key=True),
+    Column("workload", _DIGEST, primary_key=True),
+    Column("trials", Float, nullable=False),
+)
+"""The most trials a task that a job was granted for a workload, and that brought its search to an end."""
+
 RECORDS = Table(
     "records",
     METADATA,

@@ -89,10 +89,18 @@ class Play:
         target = changes.pop("target", TargetSpec(kind="cpu"))
         self.feed(e.JobSubmitted(self.now, job, e.JobOrder(job, target, trials, Measure(), **changes)))
 
-    def extract(self, job: JobId = JOB, *, tasks: int = 1, known_s: float | None = None) -> None:
-        """A job's model turns out to have so many operators."""
+    def extract(
+        self,
+        job: JobId = JOB,
+        *,
+        tasks: int = 1,
+        known_s: float | None = None,
+        settled: tuple[int, ...] = (),
+    ) -> None:
+        """A job's model turns out to have so many operators, some of which were tuned before."""
         found = tuple(
-            e.TaskFound(task_id(job, n), f"op{n}", BLOB, 1, 10.0 * (n + 1), known_s) for n in range(tasks)
+            e.TaskFound(task_id(job, n), f"op{n}", BLOB, 1, 10.0 * (n + 1), known_s, n in settled)
+            for n in range(tasks)
         )
         self.feed(e.TasksExtracted(self.now, job, found, 1.0))
 

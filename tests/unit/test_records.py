@@ -101,6 +101,40 @@ def test_the_cost_model_learns_each_record_once(database: Database) -> None:
     assert records.cost_model(HARDWARE) == "m2"
 
 
+def test_records_of_similar_workloads_come_nearest_first(database: Database) -> None:
+    records, catalog = Records(database), Catalog(database)
+    extents = {
+        "w": (64, 56, 3),
+        "near": (64, 28, 3),
+        "far": (512, 7, 3),
+        "other": (64, 56, 3),
+        "new": (1, 2, 3),
+    }
+    for workload, loops in extents.items():
+        catalog.keep_likeness(workload, "b" if workload == "other" else "a", loops)
+    for number, workload in enumerate(["near", "far", "near", "other", "w", "far"]):
+        records.keep(record(number, 9.0 - number, workload=workload))
+    records.keep(record(6, failure=FailureKind.KERNEL_CRASH, workload="near"))
+    similar = records.similar(HARDWARE, "w", 10)
+    assert [known.trace for known in similar] == ["trace2", "trace5", "trace0", "trace1"]
+    assert records.similar(HARDWARE, "w", 1) == similar[:1]
+    assert [known.trace for known in records.similar(HARDWARE, "new", 2)] == ["trace2", "trace4"]
+    assert records.similar("other hardware", "w", 10) == ()
+    assert records.similar(HARDWARE, "unknown", 10) == ()
+
+
+def test_a_workload_is_tuned_as_far_as_the_most_thorough_job_went(database: Database) -> None:
+    records = Records(database)
+    assert records.tuned(HARDWARE, WORKLOAD) == 0
+    records.keep(record(0, 1.0))
+    records.keep(record(1, failure=FailureKind.KERNEL_TIMEOUT))
+    assert records.tuned(HARDWARE, WORKLOAD) == 2
+    records.set_tuned(HARDWARE, [WORKLOAD, "b" * 64, WORKLOAD], 32.5)
+    records.set_tuned(HARDWARE, [WORKLOAD], 8)
+    assert records.tuned(HARDWARE, WORKLOAD) == records.tuned(HARDWARE, "b" * 64) == 32.5
+    assert records.tuned("other hardware", WORKLOAD) == 0
+
+
 def test_a_catalog_tells_what_blobs_are(database: Database) -> None:
     catalog = Catalog(database)
     arguments = (TensorSpec(name="a0", shape=(1, 2), dtype="float32"),)

@@ -118,6 +118,21 @@ def test_known_records_that_meet_the_objective_cost_no_trial() -> None:
     assert play.status().stopped == "the records already meet the objective"
 
 
+def test_tasks_that_earlier_jobs_have_settled_cost_no_trial_and_others_get_all() -> None:
+    play = Play()
+    play.box()
+    play.submit()
+    play.extract(tasks=2, known_s=1e-3, settled=(0, 1))
+    assert play.take(c.Select) == []
+    assert [(one.tuned, one.settles) for one in play.take(c.Compile)] == [(True, False)]
+    assert play.status().stopped == "earlier jobs have tried as much"
+    # Given a job of which one task is new
+    play.submit(JobId("other"), trials=8)
+    play.extract(JobId("other"), tasks=2, known_s=1e-3, settled=(0,))
+    # Then all trials are for that one
+    assert {one.task for one in play.take(c.Select)} == {task_id(JobId("other"), 1)}
+
+
 def test_a_measured_objective_stops_the_search() -> None:
     # Given kernels on the box, more to come
     play = Play(slots=40)

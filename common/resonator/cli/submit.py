@@ -38,6 +38,7 @@ class Flags:
     priority: int | None = None
     objective_ms: float | None = None
     name: str | None = None
+    again: bool = False
 
 
 def submit(
@@ -57,6 +58,9 @@ def submit(
     priority: Annotated[int | None, typer.Option(help="0 to 9, 9 is the most urgent.")] = None,
     objective_ms: Annotated[float | None, typer.Option(help="Stop at this latency.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Spend the trials also where earlier jobs have tried as much.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended.")] = False,
     output: Annotated[
         Path | None,
@@ -68,7 +72,17 @@ def submit(
 ) -> None:
     """Have a model tuned."""
     flags = Flags(
-        kind, tuple(label or ()), device, tag, trials, time, tuple(shape or ()), priority, objective_ms, name
+        kind,
+        tuple(label or ()),
+        device,
+        tag,
+        trials,
+        time,
+        tuple(shape or ()),
+        priority,
+        objective_ms,
+        name,
+        again,
     )
     order = make_order(file, flags)
     if output is not None:
@@ -126,7 +140,7 @@ def _merged(data: dict[str, Any], flags: Flags) -> TuningJob:
         "tag": flags.tag,
     }
     spec["target"] |= {key: value for key, value in target.items() if value is not None}
-    budget = {"trials": flags.trials, "time": flags.time}
+    budget = {"trials": flags.trials, "time": flags.time, "again": flags.again or None}
     spec["budget"] |= {key: value for key, value in budget.items() if value is not None}
     given = _pairs("--shape", "NAME=1,3", flags.shapes, str.rpartition)  # a tensor's name may hold `=`
     if shapes := {name: _dims(name, dims) for name, dims in given}:

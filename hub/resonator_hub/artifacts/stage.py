@@ -24,6 +24,10 @@ async def compile_(command: Compile, shop: Workshop) -> ModelCompiled:
     job = shop.jobs.get(command.job)
     model, shapes = shop.blobs.get(job.model), dict(job.spec.spec.model.shapes)
     best = _best(command, shop) if command.tuned else ()
+    if command.settles:
+        workloads = shop.catalog.workloads(command.job)
+        share = job.spec.spec.budget.trials / max(1, len(workloads))
+        shop.records.set_tuned(command.hardware, workloads, share)
     compiled: Compiled = await shop.compute.run(
         compile_model, model, shapes, command.target, best, timeout_s=TIMEOUT_S
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resonator.bus.blobs import BlobMissing
 from resonator.failures import Failure
 from resonator_hub.build.kernel import Kernel, build
 from resonator_hub.scheduler.commands import Build
@@ -12,8 +13,11 @@ TIMEOUT_S = 60.0
 
 
 async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
-    """Build the kernel and keep it. Raises `LinkerMissing`, `ComputeFailed`."""
+    """Build the kernel and keep it, unless it is there already. Raises `LinkerMissing`, `ComputeFailed`."""
     began = shop.now()
+    digest = shop.catalog.kernel(command.trace, command.target)
+    if digest is not None and (size := _size(digest, shop)):
+        return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, shop.now() - began)
     kernel: Kernel | Failure = await shop.compute.run(
         build,
         shop.blobs.get(command.workload),
@@ -27,5 +31,14 @@ async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
         return BuildFailed(shop.now(), command.job, command.candidate, kernel, took_s)
     digest = shop.blobs.put(kernel.library)
     shop.catalog.keep_arguments(digest, kernel.arguments)
+    shop.catalog.keep_kernel(command.trace, command.target, digest)
     size = len(kernel.library)
     return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, took_s)
+
+
+def _size(digest: str, shop: Workshop) -> int:
+    """Return how many bytes a kernel has; 0 for one that is missing or damaged and must be built again."""
+    try:
+        return len(shop.blobs.get(digest))
+    except BlobMissing:
+        return 0

@@ -37,6 +37,10 @@ class Workload:
     digest: str
     """SHA-256 of `module`, in hex; equal operators of different models have equal digests."""
     flops: float
+    structure: str = ""
+    """What workloads that differ in the lengths of their loops alone have in common."""
+    extents: tuple[int, ...] = ()
+    """How long the loops are."""
 
 
 @dataclass(frozen=True)

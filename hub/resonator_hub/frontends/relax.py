@@ -74,12 +74,15 @@ def tasks(module: IRModule, target: str) -> tuple[Workload, ...]:
         packed = ir.pack_module(operator)
         identity = digest(packed)
         known = found.get(identity)
+        structure, extents = ir.likeness(ir.unpack_module(packed))
         found[identity] = Workload(
             name=known.name if known else str(task.task_name),
             weight=int(task.weight) + (known.weight if known else 0),
             module=packed,
             digest=identity,
             flops=float(estimate_tir_flops(operator)),
+            structure=structure,
+            extents=extents,
         )
     return tuple(sorted(found.values(), key=lambda task: (-task.weight * task.flops, task.digest)))
 

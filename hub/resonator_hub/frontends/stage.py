@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from resonator.ids import task_id
 from resonator_hub.frontends.model import Extraction
 from resonator_hub.frontends.onnx import extract
@@ -20,14 +22,18 @@ async def perform(command: Extract, shop: Workshop) -> TasksExtracted:
     extraction: Extraction = await shop.compute.run(
         extract, model, shapes, command.target, timeout_s=TIMEOUT_S
     )
-    tasks = tuple(_found(command, index, extraction, shop) for index in range(len(extraction.tasks)))
+    budget = job.spec.spec.budget
+    share = math.inf if budget.again else budget.trials / max(1, len(extraction.tasks))
+    tasks = tuple(_found(command, index, extraction, share, shop) for index in range(len(extraction.tasks)))
     shop.catalog.keep_tasks(command.job, {task.task: task.workload for task in tasks})
     return TasksExtracted(shop.now(), command.job, tasks, took_s=shop.now() - began)
 
 
-def _found(command: Extract, index: int, extraction: Extraction, shop: Workshop) -> TaskFound:
+def _found(command: Extract, index: int, extraction: Extraction, share: float, shop: Workshop) -> TaskFound:
+    """Return a task, which is settled where earlier jobs gave its workload this `share` of trials or more."""
     workload = extraction.tasks[index]
     digest = shop.blobs.put(workload.module)
+    shop.catalog.keep_likeness(digest, workload.structure, workload.extents)
     best = shop.records.best(command.hardware, digest)
     return TaskFound(
         task=task_id(command.job, index),
@@ -36,4 +42,5 @@ def _found(command: Extract, index: int, extraction: Extraction, shop: Workshop)
         weight=workload.weight,
         flops=workload.flops,
         known_s=None if best is None else best.latency_s,
+        settled=best is not None and shop.records.tuned(command.hardware, digest) >= share,
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 
 from pydantic import TypeAdapter
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from resonator.ids import CandidateId, JobId
 from resonator.tensors import TensorSpec
 from resonator_hub.database import Database, insert_once
-from resonator_hub.tables import KERNELS, TASKS, TRACES, UNBUILDABLE
+from resonator_hub.tables import BUILDS, KERNELS, TASKS, TRACES, UNBUILDABLE, WORKLOADS
 
 _ARGUMENTS = TypeAdapter(tuple[TensorSpec, ...])
 
@@ -33,6 +36,12 @@ class Catalog:
         with self._database.transaction() as connection:
             return tuple(connection.execute(query).scalars())
 
+    def keep_likeness(self, workload: str, structure: str, extents: tuple[int, ...]) -> None:
+        """Note what a workload has in common with others, and in what it differs from those."""
+        row = {"workload": workload, "structure": structure, "extents": json.dumps(extents)}
+        with self._database.transaction() as connection:
+            insert_once(connection, WORKLOADS, "workload", row)
+
     def keep_programs(self, programs: Mapping[str, str]) -> None:
         """Note which program each trace leads to."""
         with self._database.transaction() as connection:
@@ -49,6 +58,19 @@ class Catalog:
                 query = select(TRACES.c.program).where(TRACES.c.trace.in_(chunk))
                 found.update(connection.execute(query).scalars())
         return frozenset(found)
+
+    def keep_kernel(self, trace: str, target: str, kernel: str) -> None:
+        """Note the kernel that the program of a trace has become on a target."""
+        with self._database.transaction() as connection:
+            build = _build(connection, trace, target)
+            if build is not None:
+                insert_once(connection, BUILDS, "build", {"build": build, "kernel": kernel})
+
+    def kernel(self, trace: str, target: str) -> str | None:
+        """Return the kernel of a trace, if its program has been built for this target by this version."""
+        with self._database.transaction() as connection:
+            build = _build(connection, trace, target)
+            return connection.execute(select(BUILDS.c.kernel).where(BUILDS.c.build == build)).scalar()
 
     def keep_unbuildable(self, candidate: CandidateId, trace: str, workload: str, target: str) -> None:
         """Note a trace that does not lead to a kernel of a workload on a target."""
@@ -76,3 +98,12 @@ class Catalog:
         if text is None:
             raise KeyError(kernel)
         return _ARGUMENTS.validate_json(text)
+
+
+def _build(connection: Connection, trace: str, target: str) -> str | None:
+    """Return what names a build: the program, the target and what compiles; None for an unknown trace."""
+    program = connection.execute(select(TRACES.c.program).where(TRACES.c.trace == trace)).scalar()
+    if program is None:
+        return None
+    parts = (program, target, version("apache-tvm"), version("resonator"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from statistics import median
 
 from sqlalchemy import Connection, Select, func, select
@@ -11,7 +14,10 @@ from sqlalchemy import Connection, Select, func, select
 from resonator.failures import Failure, Fault
 from resonator_hub.database import Database, insert_once, put
 from resonator_hub.scheduler.commands import Record
-from resonator_hub.tables import COST_MODELS, RECORDS
+from resonator_hub.tables import COST_MODELS, RECORDS, TUNED, WORKLOADS
+
+_NEIGHBOURS = 3
+"""From how many similar workloads schedules are taken over."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,42 @@ class Records:
         """Return the fastest candidate on record, if there is one."""
         return next(iter(self.top(hardware, workload, 1)), None)
 
+    def similar(self, hardware: str, workload: str, count: int) -> tuple[Known, ...]:
+        """Return the `count` most useful records of workloads that differ from this one in extents alone.
+
+        The best of the nearest workloads come first. Workloads are near where the lengths of their loops
+        have similar logarithms.
+        """
+        of = dict(self._alike(hardware, workload))
+        own = of.pop(workload, None)
+        if own is None:
+            return ()
+        nearest = sorted(of, key=lambda other: (_distance(own, of[other]), other))[:_NEIGHBOURS]
+        ranked = zip_longest(*(self.top(hardware, other, count) for other in nearest))
+        return tuple(known for known in chain.from_iterable(ranked) if known is not None)[:count]
+
+    def tuned(self, hardware: str, workload: str) -> float:
+        """Return with how many trials a task the search for this workload was carried to its end.
+
+        That is what the most thorough job granted each of its tasks, or what was measured if that is more.
+        """
+        granted = select(TUNED.c.trials).where(TUNED.c.hardware == hardware, TUNED.c.workload == workload)
+        here = (RECORDS.c.hardware == hardware, RECORDS.c.workload == workload)
+        with self._database.transaction() as connection:
+            measured = connection.execute(select(func.count()).select_from(RECORDS).where(*here)).scalar_one()
+            return max(measured, connection.execute(granted).scalar() or 0.0)
+
+    def set_tuned(self, hardware: str, workloads: Iterable[str], trials: float) -> None:
+        """Note that the search for these workloads came to its end, with so many trials granted to each."""
+        with self._database.transaction() as connection:
+            for workload in sorted(set(workloads)):
+                of = (TUNED.c.hardware == hardware, TUNED.c.workload == workload)
+                known = connection.execute(select(TUNED.c.trials).where(*of)).scalar()
+                row = {"hardware": hardware, "workload": workload, "trials": max(trials, known or 0.0)}
+                connection.execute(
+                    TUNED.insert().values(row) if known is None else TUNED.update().where(*of).values(row)
+                )
+
     def slowest(self, hardware: str, workload: str) -> float | None:
         """Return the longest latency measured for a workload on this hardware, in seconds."""
         query = select(func.max(RECORDS.c.latency_s))
@@ -94,9 +136,24 @@ class Records:
         with self._database.transaction() as connection:
             put(connection, COST_MODELS, "hardware", row)
 
+    def _alike(self, hardware: str, workload: str) -> Iterable[tuple[str, Sequence[int]]]:
+        """Return extents of this workload and of those like it that have been measured on this hardware."""
+        structure = select(WORKLOADS.c.structure).where(WORKLOADS.c.workload == workload).scalar_subquery()
+        here = (RECORDS.c.hardware == hardware, RECORDS.c.workload == WORKLOADS.c.workload)
+        measured = select(RECORDS.c.record).where(*here).exists()
+        query = select(WORKLOADS.c.workload, WORKLOADS.c.extents).where(
+            WORKLOADS.c.structure == structure, (WORKLOADS.c.workload == workload) | measured
+        )
+        with self._database.transaction() as connection:
+            return [(row.workload, json.loads(row.extents)) for row in connection.execute(query)]
+
     def _known(self, query: Select[str, str, float | None, str | None]) -> tuple[Known, ...]:
         with self._database.transaction() as connection:
             return tuple(_rows(connection, query))
+
+
+def _distance(one: Sequence[int], other: Sequence[int]) -> float:
+    return sum(abs(math.log(max(1, a) / max(1, b))) for a, b in zip(one, other, strict=True))
 
 
 def _of(hardware: str, workload: str) -> Select[str, str, float | None, str | None]:

@@ -62,12 +62,16 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Compile:
-    """Compile the whole model, with the best records on this hardware (`tuned`) or with none (compute)."""
+    """Compile the whole model, with the best records on this hardware (`tuned`) or with none (compute).
+
+    `settles` says that the job's search has come to its own end: another such job would try no more.
+    """
 
     job: JobId
     tuned: bool
     target: str
     hardware: str
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class Offer:
 class TaskFound:
     """One operator of a model: its workload by digest, how often it occurs, its floating-point operations.
 
-    `known_s` is the best latency on record for this workload on the job's hardware.
+    `known_s` is the best latency on record for this workload on the job's hardware, `settled` that earlier
+    jobs have tried as much as this one would.
     """
 
     task: TaskId
@@ -58,6 +59,7 @@ class TaskFound:
     weight: int
     flops: float = 0.0
     known_s: float | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

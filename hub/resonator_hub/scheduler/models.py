@@ -22,11 +22,11 @@ class Models:
         self._desk = desk
         self._windows = windows
 
-    def compile(self, job: Job, *, tuned: bool) -> None:
+    def compile(self, job: Job, *, tuned: bool, settles: bool = False) -> None:
         """Have the whole model compiled, with the best records or with none."""
         candidate = self._candidate(job, tuned=tuned)
         which = "tuned" if tuned else "untuned"
-        command = Compile(job.id, tuned, job.place.offer.target, job.place.hardware)
+        command = Compile(job.id, tuned, job.place.offer.target, job.place.hardware, settles)
         key = ("compile", job.id, tuned)
         doing = f"compile {which} model"
         job.add_step(Step(key, "compile", job.id, self._desk.next_seq(), command, doing, candidate))

@@ -64,12 +64,14 @@ class Tuning:
     def extracted(self, job: Job, event: TasksExtracted) -> None:
         """The model's operators are known: compile the baseline and begin to search, unless all is known."""
         for index, found in enumerate(event.tasks):
-            task = Task(found, index, found.known_s)
+            task = Task(found, index, found.known_s, exhausted=found.settled)
             job.tasks.append(task)
             job.task_of[found.task] = task
         self._desk.move_job(job, TasksExtracted)
-        if job.objective_met():
-            job.stopped = "the records already meet the objective"
+        known = all(found.settled for found in event.tasks) and bool(event.tasks)
+        if known or job.objective_met():
+            tried, met = "earlier jobs have tried as much", "the records already meet the objective"
+            job.stopped = tried if known else met
             self._desk.move_job(job, Cue.SPENT)
             self._models.compile(job, tuned=True)
             return
@@ -313,7 +315,7 @@ class Tuning:
         if job.phase is JobPhase.TUNING and not under_way and not self.has_hope(job):
             job.stopped = self._why_hopeless(job)
             desk.move_job(job, Cue.SPENT)
-            self._models.compile(job, tuned=True)
+            self._models.compile(job, tuned=True, settles=True)
         elif job.phase is JobPhase.DRAINING and not under_way:
             desk.move_job(job, Cue.DRAINED)
             self._models.compile(job, tuned=True)
