@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fakes.brokers import Mosquitto, Relay, free_port
-from fakes.raw_mqtt import RawClient
+from fakes.raw_mqtt import RawClient, SlowBroker
 from resonator.bus.backoff import Backoff
 from resonator.bus.connection import ANSWER_TIMEOUT_S
 from resonator.bus.mqtt import MqttBus
@@ -331,6 +331,20 @@ async def test_small_packets_are_not_held_back(broker: EmbeddedBroker | Mosquitt
         for sock in sockets:
             assert sock is not None
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(("receive_max", "peak"), [(65535, 500), (20, 20)])
+async def test_no_message_waits_for_the_acknowledgement_of_another(receive_max: int, peak: int) -> None:
+    """Behind a long round trip the number under way is what limits the throughput; the broker may limit it."""
+    broker = SlowBroker(most=peak, receive_max=receive_max)
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    async with connected(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}") as bus:
+        publishing = asyncio.gather(*(bus.publish("a", b"%d" % n) for n in range(500)))
+        await asyncio.wait_for(publishing, WAIT_S)
+
+    assert broker.peak == peak
+    server.close()
+    await server.wait_closed()
 
 
 async def test_an_unacknowledged_message_is_delivered_again(broker: EmbeddedBroker | Mosquitto) -> None:

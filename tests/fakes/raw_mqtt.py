@@ -9,6 +9,7 @@ from typing import Any
 import mqtt5
 
 from resonator.bus.url import parse_broker_url
+from resonator_hub.broker.framing import Framer
 
 ANSWER_S = 10.0
 
@@ -78,3 +79,38 @@ class RawClient:
         self._writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+class SlowBroker:
+    """A broker for one publisher, that takes each message but acknowledges none before `most` wait for it.
+
+    `receive_max` is what it says it is willing to take at once; `waiting` are the ids it owes an answer, and
+    `peak` how many they ever were.
+    """
+
+    def __init__(self, most: int, receive_max: int = 65535) -> None:
+        self._most = most
+        self._receive_max = receive_max
+        self.waiting: list[int] = []
+        self.peak = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Live through one connection."""
+        framer = Framer(1 << 20)
+        while data := await reader.read(1 << 16):
+            for packet in framer.feed(data):
+                for answer in self._answers(packet):
+                    writer.write(answer.write())
+        writer.close()
+
+    def _answers(self, packet: Any) -> list[Any]:
+        if isinstance(packet, mqtt5.ConnectPacket):
+            return [mqtt5.ConnAckPacket(receive_max=self._receive_max)]
+        if isinstance(packet, mqtt5.PublishPacket):
+            assert packet.packet_id is not None
+            self.waiting.append(packet.packet_id)
+            self.peak = max(self.peak, len(self.waiting))
+        if len(self.waiting) < self._most:
+            return []
+        answered, self.waiting = self.waiting, []
+        return [mqtt5.PubAckPacket(packet_id) for packet_id in answered]
