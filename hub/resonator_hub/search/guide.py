@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resonator_hub import cost_model as learned
+
+if TYPE_CHECKING:
+    from tvm.ir import IRModule
+    from tvm.s_tir import Schedule
+    from tvm.target import Target
 
 
 class Guide:
@@ -19,12 +24,17 @@ class Guide:
         self._random = np.random.default_rng(seed)
         self._error: Exception | None = None
 
+    @property
+    def knows(self) -> bool:
+        """Whether there is a cost model to go by."""
+        return self._cost_model is not None
+
     def scores(self, context: Any, candidates: Sequence[Any]) -> NDArray[np.float64]:
         """Return one score for each candidate, higher is faster; shape (candidates,)."""
         if self._cost_model is None:
             return self._random.random(len(candidates))
         try:
-            rows = features_of(context, candidates)
+            rows = _features(context, candidates)
             return np.asarray(learned.predict(self._cost_model, rows), dtype=np.float64)
         except Exception as error:  # kept, because it would get lost in the C++ of the search
             self._error = error
@@ -56,8 +66,15 @@ class Guide:
         return Model()
 
 
-def features_of(context: Any, candidates: Sequence[Any]) -> list[bytes]:
-    """Return TVM's features of each candidate: a packed float32 array of shape (stores, 164)."""
+def features_of(module: IRModule, target: Target, schedules: Sequence[Schedule]) -> list[bytes]:
+    """Return TVM's features of each schedule: a packed float32 array of shape (stores, 164)."""
+    from tvm.s_tir import meta_schedule as ms
+
+    context = ms.TuneContext(mod=module, target=target)
+    return _features(context, [ms.MeasureCandidate(schedule, []) for schedule in schedules])
+
+
+def _features(context: Any, candidates: Sequence[Any]) -> list[bytes]:
     from tvm.s_tir.meta_schedule.feature_extractor import PerStoreFeature
 
     if not candidates:

@@ -1,37 +1,37 @@
-"""Select: the next candidates of a task, by evolutionary search over its records."""
+"""Select: the next candidates of a task, from the space of tiles where it has any, else by evolution."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice
+from random import Random
+from typing import TYPE_CHECKING
 
 from resonator_hub import cost_model as learned
 from resonator_hub import ir
+from resonator_hub.search import transfer
+from resonator_hub.search.evolution import evolve
 from resonator_hub.search.guide import Guide, features_of
+from resonator_hub.search.tiling import explore
+from resonator_hub.search.tried import Tried
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
-    from tvm.s_tir.meta_schedule import TuneContext
-    from tvm.target import Target
+    from tvm.s_tir import Schedule
 
-# Measured (conv3x3 64->64 @56, 64 trials, one core): TVM's 512 and 4 search 88 s for 2081 us, these 14 s
-# for 2114 us; a population of 32 and one generation take 5 s for 2778 us.
-POPULATION = 64
-GENERATIONS = 2
-PARENTS = 16
-"""How many of the best records the population starts from."""
-ROUNDS = 3
-"""How many times the search is asked again when what it proposes has been seen before."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A measured candidate: its trace and its latency in seconds."""
-
-    trace: bytes
-    latency_s: float
+POOR = 0.25
+"""A candidate predicted to reach less of the best known speed than this is not worth building."""
+SPARE = 1.25
+"""How many more than wanted evolution is asked for: another round costs as much as the first."""
+WIDTH = 3
+"""How many tiles are judged for each that is wanted: judging one costs a tenth of building it."""
+POOLS = 4
+"""How many pools of tiles are looked through for candidates that are neither seen nor poor."""
+DARING = 0.2
+"""The share of candidates chosen whatever the cost model says of them, so that it learns where it errs."""
 
 
 @dataclass(frozen=True)
@@ -54,82 +54,77 @@ def select(
     count: int,
     seed: int,
     seen: frozenset[str],
+    hints: Sequence[bytes] = (),
 ) -> tuple[Proposal, ...]:
     """Return up to `count` new candidates, best predicted first, none with a digest in `seen`.
 
-    Fewer, or none, come back when the space is exhausted. Equal arguments give equal proposals.
+    `hints` are traces that were good for similar operators. Candidates that the cost model expects to be
+    poor are replaced by others, before any of them is built. Fewer, or none, come back when the space is
+    exhausted. Equal arguments give equal proposals.
     """
     module = ir.unpack_module(workload)
-    context, guide = _search(module, ir.parse_target(target), tried, cost_model, count, seed)
-    chosen: dict[str, Any] = {}
-    for _ in range(ROUNDS):
-        candidates = context.generate_measure_candidates()
-        if not candidates:
-            break
-        for candidate in candidates:
-            digest = _digest(workload, candidate.sch.mod)
-            if digest not in seen:
-                chosen.setdefault(digest, candidate)
+    guide, random = Guide(cost_model, seed), Random(seed)
+    chosen: dict[str, Proposal] = {}
+    poor: list[Proposal] = []
+    for pool in _pools(module, target, tried, guide, count, seed, hints):
+        judged = _judged(module, target, _fresh(workload, pool, seen.union(chosen)), cost_model)
+        taken = _chosen(judged, count - len(chosen), random)
+        chosen.update((one.digest, one) for one in taken)
+        poor += [one for one in judged if one.predicted is not None and one.predicted < POOR]
         if len(chosen) >= count:
             break
-    picked = list(chosen.items())[:count]
-    features = features_of(context, [candidate for _, candidate in picked])
-    scores = learned.predict(cost_model, features) if cost_model else [None] * len(picked)
-    proposals = [
-        Proposal(trace=ir.pack_trace(candidate.sch), digest=digest, features=row, predicted=score)
-        for (digest, candidate), row, score in zip(picked, features, scores, strict=True)
-    ]
-    guide.raise_error()
-    return tuple(sorted(proposals, key=lambda proposal: -(proposal.predicted or 0.0)))
+    best_first = sorted(chosen.values() or poor, key=lambda one: -(one.predicted or 0.0))
+    # Where all that is left is expected to be poor, a few show whether the cost model is right.
+    return tuple(best_first[: len(chosen) or math.ceil(count * DARING)])
 
 
-def _search(
+def _pools(
     module: IRModule,
-    target: Target,
+    target: str,
     tried: Sequence[Tried],
-    cost_model: bytes | None,
+    guide: Guide,
     count: int,
     seed: int,
-) -> tuple[TuneContext, Guide]:
-    """Return a context that has learned everything in `tried` and is ready to be asked."""
-    from tvm.s_tir import meta_schedule as ms
-
-    context = ms.TuneContext(
-        mod=module,
-        target=target,
-        space_generator="post-order-apply",
-        search_strategy=ms.search_strategy.EvolutionarySearch(
-            population_size=POPULATION,
-            genetic_num_iters=GENERATIONS,
-            init_measured_ratio=PARENTS / POPULATION,
-            init_min_unmeasured=POPULATION - PARENTS,
-        ),
-        num_threads=1,
-        rand_state=seed % (2**31 - 2) + 1,
-    )
-    guide = Guide(cost_model, seed)
-    asked = count + max(2, count // 4)  # a second round costs as much as the first, a few more here nothing
-    context.pre_tuning(
-        max_trials=ROUNDS * asked,
-        num_trials_per_iter=asked,
-        design_spaces=context.generate_design_space(),
-        database=_database(module, target, tried),
-        cost_model=guide.as_tvm(),
-    )
-    return context, guide
+    hints: Sequence[bytes],
+) -> Iterator[list[Schedule]]:
+    """Yield schedules to choose from: tiles while there are any, then what evolution finds."""
+    size = WIDTH * count if guide.knows else count
+    tiled = explore(module, target, tried, hints, size, seed)
+    first = next(tiled, None)
+    if first is not None:
+        yield from islice(chain([first], tiled), POOLS)
+        return
+    compiled_for = ir.parse_target(target)
+    if adapted := transfer.adapted(hints, module, compiled_for):
+        yield adapted
+    yield from evolve(module, compiled_for, tried, guide, math.ceil(SPARE * count), seed)
 
 
-def _database(module: IRModule, target: Target, tried: Sequence[Tried]) -> Any:
-    from tvm.s_tir import meta_schedule as ms
+def _fresh(workload: bytes, pool: Sequence[Schedule], seen: Container[str]) -> dict[str, Schedule]:
+    """Return the schedules of a pool by their digests, but for those seen before."""
+    found = {_digest(workload, schedule.mod): schedule for schedule in pool}
+    return {digest: schedule for digest, schedule in found.items() if digest not in seen}
 
-    database = ms.database.MemoryDatabase()
-    entry = database.commit_workload(module)
-    for record in sorted(tried, key=lambda record: (record.latency_s, record.trace))[:PARENTS]:
-        trace = ir.apply_trace(record.trace, module).trace
-        database.commit_tuning_record(
-            ms.database.TuningRecord(trace, entry, [record.latency_s], target, None)
-        )
-    return database
+
+def _judged(
+    module: IRModule, target: str, fresh: Mapping[str, Schedule], cost_model: bytes | None
+) -> list[Proposal]:
+    """Return the schedules as proposals, with what the cost model expects of each."""
+    features = features_of(module, ir.parse_target(target), list(fresh.values()))
+    scores = learned.predict(cost_model, features) if cost_model else [None] * len(fresh)
+    return [
+        Proposal(trace=ir.pack_trace(schedule), digest=digest, features=row, predicted=score)
+        for (digest, schedule), row, score in zip(fresh.items(), features, scores, strict=True)
+    ]
+
+
+def _chosen(judged: Sequence[Proposal], wanted: int, random: Random) -> list[Proposal]:
+    """Return the proposals to build: most by score, some at random, none that is expected to be poor."""
+    good = [one for one in judged if one.predicted is None or one.predicted >= POOR]
+    ranked = sorted(good, key=lambda one: -(one.predicted or 0.0))
+    certain = ranked[: math.ceil(wanted * (1.0 - DARING))]
+    rest = ranked[len(certain) :]
+    return certain + random.sample(rest, min(len(rest), wanted - len(certain)))
 
 
 def _digest(workload: bytes, scheduled: IRModule) -> str:

@@ -1,0 +1,166 @@
+"""Which tiles are worth a thought, and how much each promises before anything was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from math import inf, log2, prod
+
+from resonator_hub.search.tiles.operator import Operator
+from resonator_hub.search.tiles.tile import Tile
+
+_UNROLLS = (1, 2, 4)
+_MOST_EXTENT = 64
+_SPARE = 2
+"""Vector registers that the compiler needs for what it multiplies with."""
+_LATENCY = 8
+"""Sums that must be under way at once to keep the multipliers busy: two units, four cycles each."""
+
+_LOAD = 0.35
+"""What a load costs beside a multiplication; most are hidden behind one."""
+_SPILLED = 0.7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the space needs to know of a processor: bits of a vector, how many registers, how many cores."""
+
+    bits: int
+    registers: int
+    cores: int
+
+
+@cache
+def machine_of(target: str) -> Machine | None:
+    """Return the processor that `target` (JSON of a TVM target) compiles for; None for anything but a CPU."""
+    from tvm.target import codegen
+
+    from resonator_hub import ir
+
+    parsed = ir.parse_target(target)
+    if parsed.kind.name != "llvm":
+        return None
+    cores = int(parsed.attrs.get("num-cores", 1))
+    for feature, bits, registers in (("avx512f", 512, 32), ("avx2", 256, 16), ("neon", 128, 32)):
+        if codegen.llvm_cpu_has_features(feature, parsed):
+            return Machine(bits, registers, cores)
+    return Machine(128, 16, cores)
+
+
+def points(operator: Operator, machine: Machine) -> dict[Tile, float]:
+    """Return every tile of the space, with its promise: the share of the processor's peak to hope for."""
+    space = {}
+    for tile in _tiles(operator, machine):
+        promise = _promise(tile, operator, machine)
+        if promise > 0:
+            space[tile] = promise
+    return space
+
+
+def nearest(tile: Tile, space: dict[Tile, float]) -> Tile | None:
+    """Return the tile of the space that is most like one of another operator, or None of an empty space."""
+    return min(space, key=lambda other: (_distance(tile, other), -space[other], str(other)), default=None)
+
+
+def neighbours(tile: Tile, space: dict[Tile, float]) -> list[Tile]:
+    """Return the tiles of the space that differ from `tile` by one choice only."""
+    return [other for other in space if sum(_differences(tile, other)) == 1]
+
+
+def _tiles(operator: Operator, machine: Machine) -> Iterator[Tile]:
+    widest = machine.bits // operator.bits
+    for lanes in _lanes(operator.axes[-1], widest):
+        sizes = [_divisors(extent) for extent in operator.axes[:-1]]
+        vectors = [extent for extent in _divisors(operator.axes[-1]) if extent % lanes == 0]
+        for extents in product(*sizes, vectors):
+            if prod(extents) // lanes > machine.registers - _SPARE:
+                continue
+            for order, unroll in product(_orders(operator, extents), _unrolls(operator)):
+                yield from _packings(Tile(extents, lanes, order, unroll), operator)
+
+
+def _lanes(extent: int, widest: int) -> list[int]:
+    """Return the vectors that divide an extent, down to a quarter of the widest; the extent itself else."""
+    fitting = [widest // share for share in (1, 2, 4) if widest >= share and extent % (widest // share) == 0]
+    return fitting or [extent] * (1 < extent <= widest)
+
+
+def _divisors(extent: int) -> list[int]:
+    return [size for size in range(1, min(extent, 4 * _MOST_EXTENT) + 1) if extent % size == 0]
+
+
+def _orders(operator: Operator, extents: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the orders of the outer loops: the last axis at each place among those that loop."""
+    *others, last = range(len(extents))
+    if extents[last] == operator.axes[last]:
+        return [(*others, last)]
+    looped = [place for place in others if extents[place] < operator.axes[place]]
+    return [(*others[:place], last, *others[place:]) for place in (*looped, len(others))]
+
+
+def _unrolls(operator: Operator) -> list[int]:
+    return [steps for steps in _UNROLLS if operator.reductions[-1] % steps == 0]
+
+
+def _packings(tile: Tile, operator: Operator) -> Iterator[Tile]:
+    """Yield the tile with what it reads packed at once, and within each outer loop that is worth it."""
+    yield tile
+    outer = [operator.axes[axis] // tile.extents[axis] for axis in tile.order]
+    for depth in range(1, len(outer)):
+        if outer[depth - 1] > 1 and prod(outer[depth:]) > 1:
+            yield replace(tile, pack=depth)
+
+
+def _promise(tile: Tile, operator: Operator, machine: Machine) -> float:
+    """Estimate the share of the peak that a tile reaches: what it multiplies against what it must load."""
+    sums = prod(tile.extents) // tile.lanes
+    width = tile.lanes * operator.bits / machine.bits
+    loads = sum(_loads(tile, axes) for axes in operator.reads)
+    busy = min(1.0, sums / _LATENCY)
+    fed = sums / (sums + _LOAD * loads)
+    spilled = sums + min(_vectors(tile, axes) for axes in operator.reads) > machine.registers
+    blocks = prod(extent // size for extent, size in zip(operator.axes, tile.extents, strict=True))
+    shared = blocks / (-(-blocks // machine.cores) * machine.cores)
+    return float(width**0.3 * busy * fed * shared * (_SPILLED if spilled else 1.0))
+
+
+def _loads(tile: Tile, axes: frozenset[int]) -> float:
+    """Weigh the loads that one step of the reduction needs from a buffer that depends on `axes`.
+
+    Broadcasts are cheapest; vectors along an axis that also moves the window are not aligned.
+    """
+    if len(tile.extents) - 1 not in axes:
+        return 0.5 * _vectors(tile, axes)
+    return _vectors(tile, axes) * (2.0 if len(axes) > 1 else 1.0)
+
+
+def _vectors(tile: Tile, axes: frozenset[int]) -> int:
+    """Count the vectors, or single values to be broadcast, that one step reads from a buffer."""
+    last = len(tile.extents) - 1
+    vectors = tile.extents[last] // tile.lanes if last in axes else 1
+    return vectors * prod(tile.extents[axis] for axis in axes if axis != last)
+
+
+def _distance(tile: Tile, other: Tile) -> float:
+    if len(tile.extents) != len(other.extents):
+        return inf
+    sizes = zip(tile.extents, other.extents, strict=True)
+    return (
+        sum(abs(log2(mine / its)) for mine, its in sizes)
+        + abs(log2(tile.lanes / other.lanes))
+        + 0.5 * (tile.order != other.order)
+        + 0.25 * (tile.unroll != other.unroll)
+        + 0.5 * (tile.pack != other.pack)
+    )
+
+
+def _differences(tile: Tile, other: Tile) -> tuple[bool, ...]:
+    return (
+        *(mine != its for mine, its in zip(tile.extents, other.extents, strict=True)),
+        tile.lanes != other.lanes,
+        tile.order != other.order,
+        tile.unroll != other.unroll,
+        tile.pack != other.pack,
+    )
