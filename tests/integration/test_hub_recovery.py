@@ -160,6 +160,21 @@ def check(after: list[events.Event], before: list[events.Event], status: JobStat
         if isinstance(event, events.Measured) and event.latencies and "/t" in event.candidate
     ]
     assert len(set(good)) + status.failed_trials == TRIALS
+    check_costs(after, status)
+
+
+def check_costs(journal: list[events.Event], status: JobStatus) -> None:
+    """The hub's death has neither lost nor doubled what was spent."""
+    measured = [event for event in journal if isinstance(event, events.Measured)]
+    on_device = {(event.device, event.epoch, event.candidate): event.device_time_s for event in measured}
+    computed = [event.cpu_s for event in journal if isinstance(event, events.Answer)]
+    assert sum(cost.trials for cost in status.costs) == TRIALS
+    assert sum(cost.device_s for cost in status.costs) == pytest.approx(sum(on_device.values()))
+    assert sum(cost.cpu_s for cost in status.costs) == pytest.approx(sum(computed))
+    spent = {cost.outcome: cost for cost in status.costs}
+    assert spent["search"].cpu_s > 0.0
+    assert spent["measured"].cpu_s > 0.0
+    assert spent["model"].device_s > 0.0
 
 
 async def under_way(client: Client, job: str) -> None:
