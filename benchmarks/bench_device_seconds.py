@@ -1,7 +1,7 @@
 """Device-seconds per trial: Resonator's profiler against TVM's RPC and local runners on the same kernels.
 
-The device is core 1 on all sides; what it was occupied by counts, loading included, start-up not. Resonator has
-the race limit of a tuning run: 1.5 times the best latency so far. QUICK=1 takes 60 kernels instead of 200.
+The device is core 1 on all sides; how long it was occupied counts, loading included, start-up not. Resonator
+has the race limit of a tuning run: 1.5 times the best latency so far. QUICK=1 takes 60 kernels, not 200.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from resonator_agent.profiler import Profiler, Run
 from resonator_agent.worker_process import Limits
 from resonator_hub.scheduler.knobs import Knobs
 
-KERNELS = int(os.environ.get("N", 60)) if quick() else 200
+KERNELS = 60 if quick() else 200
 TOP = 10
 ROUNDS = 5 if quick() else 15
 HERE = Path(__file__).parent

@@ -19,8 +19,7 @@ from operators import OPERATORS, model
 from resonator_hub import cost_model, ir, warm
 from resonator_hub.build.link import link
 from resonator_hub.frontends.onnx import extract
-from resonator_hub.search.guide import features_of
-from resonator_hub.search.proposal import Tried, select
+from resonator_hub.search import Tried, select
 
 EVOLVED = 0.2
 """The share of the kernels that evolution finds after the random ones."""
@@ -86,7 +85,7 @@ class _Family:
         context.pre_tuning(
             max_trials=count, num_trials_per_iter=count, design_spaces=context.generate_design_space()
         )
-        drawn = []
+        drawn: list[Any] = []
         for candidate in context.generate_measure_candidates():
             if len(drawn) < round(count * (1 - EVOLVED)) and self._add(candidate.sch.mod):
                 drawn.append(candidate)
@@ -103,7 +102,10 @@ class _Family:
         self, context: Any, drawn: list[Any], latencies: list[float | None], count: int, seed: int
     ) -> list[bytes]:
         """Return the traces of candidates that should be fast, after what is known of others."""
-        rows = zip(drawn, features_of(context, drawn), latencies, strict=True)
+        from tvm.s_tir.meta_schedule.feature_extractor import PerStoreFeature
+
+        features = [array.numpy() for array in PerStoreFeature().extract_from(context, drawn)]
+        rows = zip(drawn, map(cost_model.pack_features, features), latencies, strict=True)
         known = [(candidate, row, latency) for candidate, row, latency in rows if latency is not None]
         learned = cost_model.update(
             [cost_model.Sample(row, latency, self._name) for _, row, latency in known], None

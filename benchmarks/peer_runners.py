@@ -1,6 +1,6 @@
 """TVM's runners, as its tuner uses them, on kernels that are built.
 
-`python peer_runners.py local` or `python peer_runners.py rpc TRACKER_PORT` reads kernels (`kernel_set.pack`) and
+`python peer_runners.py local` or `python peer_runners.py rpc TRACKER_PORT` reads kernels (`kernel_set.pack`);
 prints JSON: the seconds that the device was occupied by all of them, and the latency of each.
 """
 
@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from fleets import KEY
-from kernel_set import Built, unpack
+from kernel_set import unpack
 
 TIMING = {"number": 3, "repeat": 1, "min_repeat_ms": 100}
 
@@ -23,34 +23,41 @@ def main(kind: str, port: int) -> None:
 
     kernels = unpack(sys.stdin.read())
     warm.load()
-    runner = _runner(kind, port)
-    inputs = [_input(kernel) for kernel in kernels]
+    runner = rpc_runner(port) if kind == "rpc" else local_runner()
+    inputs = [runner_input(kernel.archive, kernel.arguments) for kernel in kernels]
     # Its worker imports TVM at its first kernel.
-    if _measure(runner, inputs[:1]) == [None]:
+    if measure(runner, inputs[:1]) == [None]:
         sys.exit("TVM's runner fails on the first kernel, see above")
     began = time.monotonic()
-    latencies = _measure(runner, inputs)
+    latencies = measure(runner, inputs)
     print(json.dumps({"seconds": time.monotonic() - began, "latencies": latencies}))
 
 
-def _runner(kind: str, port: int) -> Any:
+def local_runner() -> Any:
+    """Return the runner that measures in a process on this machine."""
     from tvm.s_tir import meta_schedule as ms
 
-    timing = ms.runner.EvaluatorConfig(**TIMING)
-    if kind == "local":
-        return ms.runner.LocalRunner(evaluator_config=timing)
+    return ms.runner.LocalRunner(evaluator_config=ms.runner.EvaluatorConfig(**TIMING))
+
+
+def rpc_runner(port: int) -> Any:
+    """Return the runner that measures on a server which the tracker on this port knows."""
+    from tvm.s_tir import meta_schedule as ms
+
     rpc = ms.runner.RPCConfig(tracker_host="127.0.0.1", tracker_port=port, tracker_key=KEY)
-    return ms.runner.RPCRunner(rpc, timing, max_workers=1)
+    return ms.runner.RPCRunner(rpc, ms.runner.EvaluatorConfig(**TIMING), max_workers=1)
 
 
-def _input(kernel: Built) -> Any:
+def runner_input(archive: str, arguments: list[tuple[list[int], str]]) -> Any:
+    """Return a kernel as TVM's runners are given it."""
     from tvm.s_tir import meta_schedule as ms
 
-    infos = [ms.arg_info.TensorInfo(dtype, shape) for shape, dtype in kernel.arguments]
-    return ms.runner.RunnerInput(kernel.archive, "cpu", infos)
+    infos = [ms.arg_info.TensorInfo(dtype, shape) for shape, dtype in arguments]
+    return ms.runner.RunnerInput(archive, "cpu", infos)
 
 
-def _measure(runner: Any, inputs: list[Any]) -> list[float | None]:
+def measure(runner: Any, inputs: list[Any]) -> list[float | None]:
+    """Return the latency of each kernel in seconds, None for those that fail."""
     results = [future.result() for future in runner.run(inputs)]
     for one in results:
         if one.error_msg:

@@ -1,7 +1,7 @@
 """Times built kernels again, idle and alternating, in one process: `python referee.py ROUNDS MIN_REPEAT_MS`.
 
-Reads kernels (`kernel_set.pack`), prints the median latency of each in seconds as a JSON list. Each round times
-every kernel once, so that a change of clocks or neighbours meets them all alike.
+Reads kernels (`kernel_set.pack`), prints the median latency of each in seconds as a JSON list. Each round
+times every kernel once, so that a change of clocks or neighbours meets them all alike.
 """
 
 from __future__ import annotations
