@@ -36,7 +36,7 @@ from resonator_hub.scheduler.commands import (
     Update,
 )
 from resonator_hub.scheduler.events import Answer, BuildFailed, Stage, StageFailed
-from resonator_hub.search import stage as search
+from resonator_hub.search.stage import Selects
 from resonator_hub.workshop import Workshop
 
 log = structlog.get_logger(__name__)
@@ -51,10 +51,10 @@ Work = Callable[[Any], Awaitable[Answer]]
 
 def stages(shop: Workshop) -> Mapping[type[Command], Work]:
     """Return who performs each step that takes compute."""
-    updates = Updates()
+    updates, selects = Updates(), Selects()
     return {
         Extract: partial(frontends.perform, shop=shop),
-        Select: partial(search.perform, shop=shop),
+        Select: partial(selects.perform, shop=shop),
         Build: partial(build.perform, shop=shop),
         Update: partial(updates.perform, shop=shop),
         Compile: partial(artifacts.compile_, shop=shop),

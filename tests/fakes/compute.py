@@ -39,7 +39,9 @@ class FakeCompute:
 
     def extract(self, model: bytes, shapes: object, target: str) -> Extraction:
         modules = (b"workload 0", b"workload 1")
-        tasks = tuple(Workload(f"op{n}", n + 1, data, digest(data), 1e6) for n, data in enumerate(modules))
+        tasks = tuple(
+            Workload(f"op{n}", n + 1, data, digest(data), 1e6, "like", (n,)) for n, data in enumerate(modules)
+        )
         return Extraction(tasks, (TENSOR,), (TENSOR,))
 
     def select(
@@ -51,6 +53,7 @@ class FakeCompute:
         count: int,
         seed: int,
         seen: object,
+        hints: object,
     ) -> tuple[Proposal, ...]:
         traces = [b"%b %d %d" % (workload, seed, n) for n in range(count)]
         return tuple(Proposal(trace, digest(trace), b"features of " + trace, None) for trace in traces)

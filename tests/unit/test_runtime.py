@@ -46,6 +46,7 @@ from resonator_hub.records import Records
 from resonator_hub.rules import Rules, began
 from resonator_hub.runtime import Runtime
 from resonator_hub.scheduler import IllegalTransition, Scheduler, commands, events
+from resonator_hub.search import Proposal
 
 JOB = JobId("j")
 RULES = Rules("load_aware", batch=4, window_s=30.0)
@@ -268,12 +269,14 @@ class House:
                 task.result()
             database.close()
 
-    async def submit(self, trials: int = 16, *, objective: float | None = None, job: str = JOB) -> None:
+    async def submit(
+        self, trials: int = 16, *, objective: float | None = None, job: str = JOB, again: bool = False
+    ) -> None:
         body = JobBody.model_validate(
             {
                 "model": ModelSpec(onnx="m.onnx"),
                 "target": TargetSpec(kind="cpu"),
-                "budget": Budget(trials=trials),
+                "budget": Budget(trials=trials, again=again),
                 "objective": None if objective is None else {"latency_ms": objective},
                 "measure": Measure(number=2),
             }
@@ -368,6 +371,64 @@ async def test_a_second_job_with_a_known_objective_never_starts_searching(house:
     assert status.state is JobState.SUCCEEDED
     assert status.trials == 0
     assert len(house.compute.asked("select")) == searched
+
+
+async def test_a_job_that_was_tuned_before_answers_without_a_trial_unless_told_to_tune_again(
+    house: House,
+) -> None:
+    async with house.hub():
+        await house.submit(trials=8)
+        await house.ended()
+        searched = len(house.compute.asked("select"))
+        await house.submit(trials=8, job="same")
+        same = await house.ended("same")
+        assert len(house.compute.asked("select")) == searched
+        await house.submit(trials=8, job="again", again=True)
+        again = await house.ended("again")
+        await house.submit(trials=80, job="more")
+        more = await house.ended("more")
+    assert (same.state, same.trials) == (JobState.SUCCEEDED, 0)
+    assert same.stopped == "earlier jobs have tried as much"
+    assert again.trials == 8
+    assert more.trials > 8
+
+
+async def test_the_search_is_told_what_was_good_for_similar_operators(house: House) -> None:
+    async with house.hub():
+        await house.submit(trials=32)
+        await house.ended()
+    hints = {(call[0], hint) for call in house.compute.asked("select") for hint in call[7]}
+    assert hints
+    assert not [hint for workload, hint in hints if hint.startswith(workload)]
+
+
+async def test_two_jobs_of_one_model_build_and_measure_no_program_twice(house: House) -> None:
+    house.compute.instead["select"] = fixed_space
+    async with house.hub():
+        await house.submit(trials=16, again=True)
+        await house.submit(trials=16, again=True, job="twin")
+        first, twin = await house.ended(), await house.ended("twin")
+    built = [trace for _, trace, _ in house.compute.asked("build")]
+    assert len(built) == len(set(built)) == 32
+    assert (first.trials, twin.trials) == (16, 16)
+    kernels = [push.blob for push in house.device.pushed if not push.model]
+    assert len(kernels) == len(set(kernels)) == 32
+
+
+def fixed_space(
+    workload: bytes,
+    _target: str,
+    _tried: object,
+    _model: object,
+    count: int,
+    _seed: int,
+    seen: frozenset[str],
+    _hints: object,
+) -> tuple[Proposal, ...]:
+    """Propose the first programs of a space that have not been seen, whatever the seed."""
+    traces = (b"%b number %d" % (workload, number) for number in range(100))
+    free = [trace for trace in traces if digest_of(trace) not in seen]
+    return tuple(Proposal(trace, digest_of(trace), b"f", None) for trace in free[:count])
 
 
 async def test_kernels_that_cannot_be_built_cost_themselves_and_are_not_proposed_again(house: House) -> None:
