@@ -2,7 +2,8 @@
 
 Both sides run in processes of their own, pinned to the same cores, and take turns. The models were tuned
 before by tune_models.py; here they are only compiled from benchmarks/records. Beside each latency stands the
-floor: the operations of the graph divided by what the cores were measured to do at most.
+floor: the multiplications and additions of the graph's convolutions and matrix products, divided by what
+the cores were measured to do at most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import peak
 from best_records import chosen, target
 from figures import Figure, keep, quick
-from models import MODELS, model
+from models import MODELS, model, operations
 from opponents import Opponent
 
 from resonator import bundle
@@ -69,7 +70,7 @@ def compared(name: str, threads: int) -> tuple[float, float, float]:
         files["onnxruntime"].write_bytes(source)
         inputs.write_bytes(pack_arrays(unpack_arrays(answers.inputs)))
         ours, theirs = duel(files, inputs, threads, unpack_arrays(answers.outputs))
-    return ours, theirs, sum(task.weight * task.flops for task in tasks)
+    return ours, theirs, operations(source)
 
 
 def compiled(name: str, source: bytes, threads: int, best: Sequence[Best]) -> bytes:

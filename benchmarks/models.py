@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from resonator_hub.frontends.stand_in import with_random_weights
 
@@ -29,6 +30,26 @@ def model(name: str) -> bytes:
         return Transformer().model()
     light = Path(str(importlib.resources.files("onnx"))) / "backend/test/data/light" / f"{name}.onnx"
     return with_random_weights(light.read_bytes(), SEED)
+
+
+def operations(source: bytes) -> float:
+    """Return the floating-point operations of a model's convolutions and matrix products.
+
+    They are counted as the graph states them: a compiler may do with fewer (Winograd).
+    """
+    graph = shape_inference.infer_shapes(onnx.load_from_string(source), strict_mode=True).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return sum(2.0 * _multiply_adds(node, shapes) for node in graph.node)
+
+
+def _multiply_adds(node: Any, shapes: dict[str, list[int]]) -> int:
+    if node.op_type == "Conv":
+        return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+    if node.op_type in ("MatMul", "Gemm"):
+        return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    return 0
 
 
 class Transformer:

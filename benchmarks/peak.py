@@ -57,8 +57,11 @@ def _loop(threads: int) -> Any:
     """Return x = x * factor + factor, over and over, on every thread a few vectors of its own."""
     from tvm.script import tirx as T
 
-    @T.prim_func(s_tir=True)
-    def main(sums: T.Buffer((threads, CHAINS, LANES), "float32"), factor: T.Buffer((1,), "float32")) -> None:
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def main(
+        sums: T.Buffer((threads, CHAINS, LANES), "float32"),  # type: ignore[valid-type]
+        factor: T.Buffer((1,), "float32"),  # type: ignore[valid-type]
+    ) -> None:
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
         for thread in T.parallel(threads):
             for _ in range(STEPS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import msgpack
 
+from resonator_hub.frontends import Workload
 from resonator_hub.search import Tried
 
 
@@ -56,6 +58,14 @@ class Trials:
         tried = [Tried(one.trace, one.latency_s) for one in self._of[workload] if one.latency_s is not None]
         return sorted(tried, key=lambda one: one.latency_s)[:count]
 
+    def best_of_kind(self, work: Workload, count: int) -> list[bytes]:
+        """Return the traces that are best for operators like this one, as far as names tell."""
+        alike = [
+            trials[0] for trials in self._of.values() if trials and _kind(trials[0].name) == _kind(work.name)
+        ]
+        others = [trial.workload for trial in alike if trial.workload != work.digest]
+        return [tried.trace for other in others for tried in self.top(other, 1)][:count]
+
     def best(self, workload: str) -> float | None:
         return min((one.latency_s for one in self.top(workload, 1)), default=None)
 
@@ -75,3 +85,8 @@ class Trials:
             whole = unpacker.tell()
             yield Trial(*row)
         self._file.truncate(whole)
+
+
+def _kind(name: str) -> str:
+    """Return the name of an operator without the numbers that tell it from others of its kind."""
+    return re.sub(r"\d", "", name)

@@ -25,7 +25,7 @@ from resonator.failures import Failure
 from resonator.ids import JobId, task_id
 from resonator_hub import warm
 from resonator_hub.build import Kernel, build
-from resonator_hub.cost_model.boosted import update
+from resonator_hub.cost_model.boosted import trees, update
 from resonator_hub.cost_model.memory import Sample
 from resonator_hub.cost_model.stage import FAILED
 from resonator_hub.frontends import Workload
@@ -43,6 +43,7 @@ CORES = {1: (1,), 2: (0, 1)}
 RACE = 1.5
 """A kernel whose first runs take this many times the best's is not measured any further."""
 PARENTS = 32
+HINTS = 8
 KNOBS = Knobs()
 REMEMBERED = 5000
 """How many of the last trials teach the cost model when tuning goes on after a stop."""
@@ -113,10 +114,11 @@ class Tuner:
             work.module,
             self._target,
             self._trials.top(work.digest, PARENTS),
-            self._cost_model,
+            None if self._cost_model is None else trees(self._cost_model),
             KNOBS.batch,
             time.time_ns() % 2**31,
             self._trials.seen(work.digest),
+            self._trials.best_of_kind(work, HINTS),
         )
 
     def _inherited(self, work: Workload) -> tuple[Proposal, ...]:
