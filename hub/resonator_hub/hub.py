@@ -95,11 +95,11 @@ class Hub:
             peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
         )
         Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
-        self._serving = Serving(peer, blobs)
+        serving = Serving(peer, blobs)
         self._board = Board(peer, scheduler.status, lambda job: jobs.get(job).site)
         desk = Desk(peer)
         Requests(desk, inbox, scheduler, registry)
-        self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, self._serving, check_model)
+        self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, check_model)
         shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)
         acts = Acts(self._windows, self._measuring, records, jobs, self._board)
         self._runtime = Runtime(
@@ -151,7 +151,6 @@ class Hub:
         await self._submissions.close()
         await self._windows.close()
         await self._measuring.close()
-        await self._serving.close()
         await self._board.close(0.0)
         await self._acks.close(0.0)
 

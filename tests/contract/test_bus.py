@@ -335,7 +335,7 @@ async def test_small_packets_are_not_held_back(broker: EmbeddedBroker | Mosquitt
 
 @pytest.mark.parametrize(("receive_max", "peak"), [(65535, 500), (20, 20)])
 async def test_no_message_waits_for_the_acknowledgement_of_another(receive_max: int, peak: int) -> None:
-    """Behind a long round trip the number under way is what limits the throughput; the broker may limit it."""
+    """Behind a long round trip the number under way limits the throughput; the broker may limit that."""
     broker = SlowBroker(most=peak, receive_max=receive_max)
     server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
     async with connected(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}") as bus:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from resonator.bus import codec, topics
 from resonator.bus.peer import REMEMBERED, Peer, Received
@@ -19,14 +20,20 @@ UP, DN = topics.client_up("s", "c"), topics.client_dn("s", "c")
 
 
 class Wire:
-    """What a peer needs of a bus: published messages are kept, deliveries are put in by the test."""
+    """What a peer needs of a bus: published messages are kept, deliveries are put in by the test.
+
+    `acknowledging` while cleared keeps every publish waiting, as a broker far away does.
+    """
 
     def __init__(self) -> None:
+        self.acknowledging = asyncio.Event()
+        self.acknowledging.set()
         self.published: asyncio.Queue[tuple[str, codec.Decoded]] = asyncio.Queue()
         self._inbox: asyncio.Queue[Delivery] = asyncio.Queue()
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         self.published.put_nowait((topic, codec.decode(payload)))
+        await self.acknowledging.wait()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         while True:
@@ -69,6 +76,32 @@ async def test_a_request_is_answered_by_what_refers_to_it(peer: Peer, wire: Wire
     assert await asked == JobAccepted(job="j")
     assert (topic, sent.reply_to, sent.source) == (UP, DN, "c")
     assert peer.refused == {"unexpected": 1}
+
+
+async def test_what_is_posted_holds_up_nobody_and_keeps_its_order(peer: Peer, wire: Wire) -> None:
+    async def confirm(received: Received) -> None:
+        peer.post(UP, Ack(ids=(received.id,)), corr=received.id)
+
+    peer.on(JobQuery, confirm)
+    wire.acknowledging.clear()
+    for number in range(20):
+        wire.say(JobQuery(), id=f"m{number}")
+
+    posted = [await asyncio.wait_for(wire.published.get(), 10) for _ in range(20)]
+
+    assert [sent.corr for _, sent in posted] == [f"m{number}" for number in range(20)]
+
+
+async def test_a_post_that_cannot_be_sent_is_logged(peer: Peer, wire: Wire) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise BusUnreachable("nobody is there")
+
+    wire.publish = refuse  # type: ignore[method-assign]
+    with capture_logs() as logged:
+        peer.post(UP, Ack(ids=()))
+        await asyncio.gather(*peer._posting)
+
+    assert [(line["event"], line["reason"]) for line in logged] == [("message not sent", "nobody is there")]
 
 
 async def test_a_request_is_repeated_with_the_same_id_and_then_given_up(peer: Peer, wire: Wire) -> None:

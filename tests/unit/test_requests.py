@@ -101,7 +101,6 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         submissions = Submissions(desk, base.inbox, scheduler, jobs, base.blobs, serving, check_model)
         yield Office(base, scheduler, jobs)
         await submissions.close()
-        await serving.close()
 
 
 def failure_of(answer: Message) -> tuple[FailureKind, str]:

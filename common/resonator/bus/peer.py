@@ -13,7 +13,7 @@ import structlog
 
 from resonator.bus import codec, topics
 from resonator.bus.port import Bus, Delivery
-from resonator.errors import BusUnreachable, MessageInvalid, Refused
+from resonator.errors import BusUnreachable, MessageInvalid, Refused, ResonatorError
 from resonator.messages import Message, Rejected
 
 log = structlog.get_logger(__name__)
@@ -57,6 +57,7 @@ class Peer:
         self._handlers: dict[type[Message], Handler] = {}
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._posting: set[asyncio.Task[None]] = set()
 
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Have messages of a kind handled; a repetition is marked `repeated`, not hidden."""
@@ -81,6 +82,23 @@ class Peer:
         )
         await self.bus.publish(topic, payload, qos=qos, retain=retain)
         return sent
+
+    def post(
+        self, topic: str, message: Message, *, corr: str | None = None, reply_to: str | None = None
+    ) -> None:
+        """Send without waiting for the broker: a handler that waits holds up all that is heard after it.
+
+        What is posted keeps its order. A message that cannot be sent is logged; whoever needs it asks again.
+        """
+        task = asyncio.ensure_future(self._post(topic, message, corr, reply_to))
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+    async def _post(self, topic: str, message: Message, corr: str | None, reply_to: str | None) -> None:
+        try:
+            await self.send(topic, message, corr=corr, reply_to=reply_to)
+        except ResonatorError as error:
+            log.warning("message not sent", type=message.wire, topic=topic, reason=str(error))
 
     async def request(
         self,
@@ -113,13 +131,17 @@ class Peer:
 
     async def serve(self) -> None:
         """Hear messages until cancelled; what is none of ours is counted, logged and changes nothing."""
-        async for delivery in self.bus.deliveries():
-            try:
-                received = self._read(delivery)
-            except MessageInvalid as error:
-                self.refuse("invalid", delivery.topic, str(error))
-                continue
-            await self._hear(received)
+        try:
+            async for delivery in self.bus.deliveries():
+                try:
+                    received = self._read(delivery)
+                except MessageInvalid as error:
+                    self.refuse("invalid", delivery.topic, str(error))
+                    continue
+                await self._hear(received)
+        finally:
+            for task in self._posting:
+                task.cancel()
 
     def refuse(self, why: str, topic: str, detail: str) -> None:
         """Count and log a message that was not acted upon."""

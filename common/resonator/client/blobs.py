@@ -64,7 +64,7 @@ class Blobs:
                     raise self._disk_error
                 self._arrived.clear()
                 for request in assembly.requests(time.monotonic()):
-                    await self._peer.send(self._topic, request, reply_to=self._reply_to)
+                    self._peer.post(self._topic, request, reply_to=self._reply_to)
                 if assembly.wake_at is not None:
                     await self._wait_until(assembly.wake_at)
         finally:
@@ -94,7 +94,7 @@ class Blobs:
         if data is not None:
             piece = data[request.offset : request.offset + request.length]
             answer = BlobChunk(digest=request.digest, offset=request.offset, total=len(data), data=piece)
-        await self._peer.send(self._topic, answer, corr=received.id)
+        self._peer.post(self._topic, answer, corr=received.id)
 
 
 def _remove(folder: Path) -> None:

@@ -53,14 +53,14 @@ class Desk:
                 return
             reply = await handler(received, request)
             if reply is not None:
-                await self.answer(received, reply)
+                self.answer(received, reply)
 
         admit(self._peer, kind, ("client",), answer)
 
-    async def answer(self, received: Received, message: Message) -> None:
+    def answer(self, received: Received, message: Message) -> None:
         """Answer a request."""
         address = received.address
-        await self._peer.send(topics.client_dn(address.site, address.name), message, corr=received.id)
+        self._peer.post(topics.client_dn(address.site, address.name), message, corr=received.id)
         if isinstance(message, Rejected):
             log.info("request rejected", client=address.name, failure=str(message.failure))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import structlog
-
 from resonator.bus import topics
 from resonator.bus.assembly import Assembly
 from resonator.bus.blobs import BlobStore, serve
@@ -15,9 +13,7 @@ from resonator.errors import BusUnreachable, MessageInvalid
 from resonator.messages import BlobAbsent, BlobChunk, BlobRef, BlobRequest
 from resonator_hub import inline
 from resonator_hub.door import admit
-from resonator_hub.tasks import Tasks, happens
-
-log = structlog.get_logger(__name__)
+from resonator_hub.tasks import happens
 
 REPEAT_S = 1.0
 """How often a pull looks after what is overdue, in seconds."""
@@ -32,7 +28,6 @@ class Serving:
         self._assemblies: dict[str, Assembly] = {}
         self._arrived: dict[str, asyncio.Event] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._tasks = Tasks()
         admit(peer, BlobRequest, ("dev", "client"), self._on_request)
         admit(peer, BlobChunk, ("client",), self._on_piece)
         admit(peer, BlobAbsent, ("client",), self._on_piece)
@@ -59,7 +54,7 @@ class Serving:
             while not assembly.over:
                 arrived.clear()
                 for request in assembly.requests(time.monotonic()):
-                    await self._peer.send(topic, request)
+                    self._peer.post(topic, request)
                 await happens(arrived, REPEAT_S)
         finally:
             del self._assemblies[ref.digest], self._arrived[ref.digest]
@@ -68,22 +63,11 @@ class Serving:
         if self._blobs.read(ref.digest, 0, 0)[1] != ref.size:
             raise MessageInvalid(f"blob {ref.digest} does not have the {ref.size} bytes that were announced")
 
-    async def close(self) -> None:
-        """Stop serving."""
-        await self._tasks.close()
-
     async def _on_request(self, received: Received, request: BlobRequest) -> None:
-        # Aside: whoever else has something to say does not wait for the broker to take a large piece.
-        self._tasks.start(received.id, self._serve(received, request))
-
-    async def _serve(self, received: Received, request: BlobRequest) -> None:
         address = received.address
         spell = topics.device_dn if address.kind == "dev" else topics.client_dn
         answer = serve(self._blobs, request)
-        try:
-            await self._peer.send(spell(address.site, address.name, "blob"), answer, corr=received.id)
-        except BusUnreachable as error:
-            log.warning("piece not sent", digest=request.digest, to=address.name, reason=str(error))
+        self._peer.post(spell(address.site, address.name, "blob"), answer, corr=received.id)
 
     async def _on_piece(self, received: Received, piece: BlobChunk | BlobAbsent) -> None:
         assembly = self._assemblies.get(piece.digest)

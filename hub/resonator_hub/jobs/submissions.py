@@ -86,10 +86,7 @@ class Submissions:
     async def _consider(self, received: Received, job: Job, ref: BlobRef, check: Check) -> None:
         async with self._turns:
             answer = await self._decide(job, ref, check)
-        try:
-            await self._desk.answer(received, answer)
-        except BusUnreachable as error:
-            log.warning("answer not sent", job=job.job, reason=str(error))
+        self._desk.answer(received, answer)
 
     async def _decide(self, job: Job, ref: BlobRef, check: Check) -> Message:
         if (answer := self._known(job)) is not None:
