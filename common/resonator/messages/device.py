@@ -93,12 +93,13 @@ class WindowClosed(Message):
 
 
 class KernelResult(Message):
-    """What came of one kernel: `latencies` (one mean per repeat) or a failure, never both.
+    """What came of one kernel: `latencies` or a failure, never both.
 
-    `raced` says that the first short run already showed it to be slow, so that the full protocol was not
-    spent on it. `device_time` is what the box spent on it in all, `joules` what it drew meanwhile, None where
-    no sensor can be read. `error` is a model's relative error
-    against the reference outputs (`resonator.accuracy`).
+    The latencies are means over a part of a repeat each, as many as it took to know their median; a model's
+    over a whole repeat each. `raced` says that single runs already showed it to be slow, and the latency is
+    the fastest of these. `device_time` is what the box spent on it in all, `joules` what it drew meanwhile,
+    None where no sensor can be read. `error` is a model's relative error against the reference outputs
+    (`resonator.accuracy`).
     """
 
     wire: ClassVar[str] = "kernel.result"

@@ -37,8 +37,9 @@ class WindowClose(Message):
 class KernelPush(Message):
     """A kernel to stage and measure in window `epoch`.
 
-    A candidate whose first run is slower than `race_s` is reported after that run alone. With `model` the
-    blob is a bundle, and `reference` (npz of `in:NAME` and `out:NAME` arrays) what its outputs must be.
+    A candidate that is slower than `race_s` in all likelihood is reported after a few single runs, or one.
+    With `model` the blob is a bundle, and `reference` (npz of `in:NAME` and `out:NAME` arrays) what its
+    outputs must be.
     """
 
     wire: ClassVar[str] = "kernel.push"

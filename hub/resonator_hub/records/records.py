@@ -49,8 +49,8 @@ class Records:
     def keep(self, record: Record) -> bool:
         """Keep a record once for its candidate; return whether it is new.
 
-        The latency is the median of the repeats. A raced candidate has one short run, and counts as slow as
-        that run was. A device's failures are no records.
+        The latency is the median of the means. A raced candidate counts as slow as its fastest single run
+        was. A device's failures are no records.
         """
         failure = record.result.failure
         if failure is not None and failure.kind.fault is not Fault.KERNEL:

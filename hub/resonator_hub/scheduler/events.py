@@ -246,7 +246,7 @@ class WindowClosed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A device reported a kernel or a whole model: `latencies` (seconds, one a repeat) or a failure."""
+    """A device reported a kernel or a whole model: `latencies` (seconds) or a failure."""
 
     at: float
     device: DeviceId
