@@ -286,7 +286,9 @@ class Machine:
     def _measured(self, event: ev.ProfilingEnded) -> None:
         self._take(event.outcome)
         self.state = State.READY
+        afterwards, self._commands = self._commands, []
         self._start_next(event.at)
+        self._do(*afterwards)
 
     def _measured_ending(self, event: ev.ProfilingEnded) -> None:
         assert self._ending is not None

@@ -74,10 +74,17 @@ class Outbox:
         return max(surplus, 0)
 
     def acknowledge(self, ids: Iterable[str]) -> int:
-        """Forget messages; ids that are not kept are ignored. Return how many were forgotten."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            return self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids]).rowcount
+        """Forget messages; ids that are not kept are ignored. Return how many were forgotten.
+
+        This does not wait for the disk: what a power cut brings back is sent again, and ignored.
+        """
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                return self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids]).rowcount
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def pending(self) -> list[Kept]:
         """Return what has not been acknowledged, in the order it was added."""

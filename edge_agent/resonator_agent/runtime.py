@@ -77,7 +77,7 @@ class Agent:
         self._settings = settings
         self._memory = memory
         self._outbox = Outbox(settings.state / "outbox.sqlite")
-        self._store = BlobStore(_emptied(settings.state / "blobs"))
+        self._store = BlobStore(_emptied(settings.state / "blobs"), lasting=False)
         self._profiler = Profiler(settings.limits, _emptied(settings.state / "profiler"))
         bearer = Bearer(memory.next_session(time.time()), uuid.uuid4().hex)
         self._machine = Machine(
@@ -200,8 +200,8 @@ class Agent:
                 if job is None:
                     self._profiler.rest()
             case do.Say(message):
-                _tell(message)
-                self._post.send(message)
+                # It may be kept on disk first: whatever is to be profiled now is begun before that.
+                asyncio.get_running_loop().call_soon(self._say, message)
             case do.Repeat(None):
                 self._post.resend()
             case do.Repeat(str(candidate)):
@@ -223,6 +223,13 @@ class Agent:
                 self._end(ExitCode.REFUSED)
             case do.Leave():
                 self._end(ExitCode.FINE)
+
+    def _say(self, message: Message) -> None:
+        _tell(message)
+        try:
+            self._post.send(message)
+        except Exception as error:
+            self._fail(error)
 
     async def _profile(self, command: do.StartProfiling) -> None:
         push = command.push

@@ -63,9 +63,12 @@ class Inbox:
         self._queue.put_nowait(Posted(event, also, taken))
         return taken
 
-    async def next(self) -> Posted:
-        """Wait for the next event."""
-        return await self._queue.get()
+    async def next(self) -> list[Posted]:
+        """Wait for the next event; return it and all that are queued behind it."""
+        posted = [await self._queue.get()]
+        while not self._queue.empty():
+            posted.append(self._queue.get_nowait())
+        return posted
 
     def waiting(self) -> bool:
         """Whether events are queued."""

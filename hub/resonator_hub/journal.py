@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import func, insert, select
 
@@ -28,11 +28,20 @@ class Journal:
 
     def append(self, event: Event, also: Write | None = None) -> int:
         """Keep an event, together with what `also` writes or not at all; return its sequence number."""
-        row = {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
+        return self.append_all([(event, also)])
+
+    def append_all(self, entries: Sequence[tuple[Event, Write | None]]) -> int:
+        """Keep events and what is written along with each, all or nothing; return the last one's number.
+
+        The disk is waited for once, however many they are.
+        """
+        assert entries, "there is something to keep"
         with self._database.transaction() as connection:
-            if also is not None:
-                also(connection)
-            seq = connection.execute(insert(EVENTS).values(row)).inserted_primary_key
+            for event, also in entries:
+                if also is not None:
+                    also(connection)
+                row = {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
+                seq = connection.execute(insert(EVENTS).values(row)).inserted_primary_key
         assert seq is not None
         return int(seq[0])
 

@@ -75,21 +75,27 @@ class Runtime:
                 self._wake.cancel()
             await self._tasks.close()
 
-    def _take(self, posted: Posted) -> None:
-        # Events wait in the queue, and one that was made earlier may come later: time goes one way only.
-        self._latest_at = max(self._latest_at, posted.event.at)
-        event = replace(posted.event, at=self._latest_at)
+    def _take(self, posted: list[Posted]) -> None:
+        """Take all events that wait: the disk, which is what takes time, is waited for once."""
+        events = [self._in_time(one.event) for one in posted]
         try:
-            self._journal.append(event, posted.also)
+            self._journal.append_all([(event, one.also) for event, one in zip(events, posted, strict=True)])
         except Exception as error:
-            if not posted.taken.cancelled():
-                posted.taken.set_exception(error)
+            for one in posted:
+                if not one.taken.cancelled():
+                    one.taken.set_exception(error)
             raise
-        commands = self._step(event)
-        if not posted.taken.cancelled():
-            posted.taken.set_result(None)
-        for command in commands:
-            self._perform(command)
+        for event, one in zip(events, posted, strict=True):
+            commands = self._step(event)
+            if not one.taken.cancelled():
+                one.taken.set_result(None)
+            for command in commands:
+                self._perform(command)
+
+    def _in_time(self, event: Event) -> Event:
+        # Events wait in the queue, and one that was made earlier may come later: time goes one way only.
+        self._latest_at = max(self._latest_at, event.at)
+        return replace(event, at=self._latest_at)
 
     def _step(self, event: Event) -> list[Command]:
         try:

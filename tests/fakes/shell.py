@@ -107,14 +107,14 @@ class Shell:
     async def take(self) -> None:
         """Take events for ever, as the runtime does."""
         while True:
-            posted = await self.inbox.next()
-            await self.hold.wait()
-            if posted.also is not None:
-                with self.database.transaction() as connection:
-                    posted.also(connection)
-            self.events.append(posted.event)
-            self._came.set()
-            posted.taken.set_result(None)
+            for posted in await self.inbox.next():
+                await self.hold.wait()
+                if posted.also is not None:
+                    with self.database.transaction() as connection:
+                        posted.also(connection)
+                self.events.append(posted.event)
+                self._came.set()
+                posted.taken.set_result(None)
 
 
 @contextlib.asynccontextmanager

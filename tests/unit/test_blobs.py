@@ -14,6 +14,19 @@ from resonator.failures import FailureKind
 from resonator.messages import MAX_CHUNK, BlobAbsent, BlobChunk, BlobRequest
 
 
+def test_a_store_that_need_not_last_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(_handle: int) -> None:
+        raise AssertionError("it waited")
+
+    monkeypatch.setattr("os.fsync", waits)
+    store = BlobStore(tmp_path, lasting=False)
+    assert store.get(store.put(b"kernel")) == b"kernel"
+    with pytest.raises(AssertionError, match="it waited"):
+        BlobStore(tmp_path).put(b"model")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "near")

@@ -51,6 +51,23 @@ def test_events_come_back_as_they_were(path: Path) -> None:
     again.close()
 
 
+def test_events_that_came_together_are_kept_together_or_none_is(path: Path) -> None:
+    database = Database.open(sqlite_url(path))
+    journal = Journal(database)
+    written: list[str] = []
+    entries = [(EVENTS[0], None), (EVENTS[1], lambda _connection: written.append("beside the second"))]
+    assert journal.append_all(entries) == 2
+    assert written == ["beside the second"]
+
+    def fails(_connection: Connection) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        journal.append_all([(EVENTS[2], None), (EVENTS[3], fails)])
+    assert list(journal.events()) == EVENTS[:2]
+    database.close()
+
+
 def test_more_events_than_a_page_come_in_order(path: Path) -> None:
     database = Database.open(sqlite_url(path))
     journal = Journal(database)

@@ -104,6 +104,17 @@ async def test_an_event_is_on_disk_when_its_commands_are_performed(tmp_path: Pat
     assert lengths == [1]
 
 
+async def test_events_that_wait_are_kept_at_once_and_taken_in_order(tmp_path: Path) -> None:
+    lengths: list[int] = []
+    acts = {commands.Report: lambda _command: lengths.append(journal.length())}
+    answer = only(events.Tick, commands.Report(JOB))
+    async with running(tmp_path, answer, acts=acts) as (inbox, journal, scheduler):
+        taken = [inbox.post(events.Tick(at)) for at in (1.0, 2.0, 3.0)]
+        await asyncio.gather(*taken)
+    assert lengths == [3, 3, 3]
+    assert [event.at for event in scheduler.taken] == [1.0, 2.0, 3.0]
+
+
 async def test_time_never_goes_back(tmp_path: Path) -> None:
     async with running(tmp_path, lambda _: []) as (inbox, _, scheduler):
         for at in (5.0, 3.0, 7.0):

@@ -26,12 +26,13 @@ def digest_of(data: bytes) -> str:
 class BlobStore:
     """Bytes by their digest, in files `aa/aabbcc...` under `directory`, readable by their owner alone.
 
-    A blob is there whole or not at all, also after a loss of power. Every method raises InputInvalid for
-    what is no digest.
+    A blob is there whole or not at all, also after a loss of power, unless the store is not `lasting`: then
+    nothing waits for the disk. Every method raises InputInvalid for what is no digest.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lasting: bool = True) -> None:
         self._directory = directory
+        self._lasting = lasting
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -67,9 +68,11 @@ class BlobStore:
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         file.chmod(0o600)
-        _sync(file)
+        if self._lasting:
+            _sync(file)
         file.replace(target)
-        _sync(target.parent)
+        if self._lasting:
+            _sync(target.parent)
 
     def get(self, digest: str) -> bytes:
         """Return the blob, verified; raises BlobMissing, also for a damaged one, which is then removed."""
