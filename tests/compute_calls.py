@@ -60,6 +60,17 @@ def loaded_modules() -> tuple[bool, bool]:
     return "tvm.s_tir.tensor_intrin" in sys.modules, "xgboost" in sys.modules
 
 
+def gpu_intrinsics_by_target() -> tuple[bool, bool]:
+    """Return whether TVM can tensorize for a GPU: before a target asks for it, and after."""
+    from resonator_hub import ir
+
+    before = "tvm.s_tir.tensor_intrin.cuda" in sys.modules
+    ir.parse_target("nvidia/jetson-orin-nano")
+    from tvm.s_tir import TensorIntrin
+
+    return before, TensorIntrin.get("mma_ldmatrix_f16_a", allow_missing=True) is not None
+
+
 def cores_allowed() -> set[int]:
     return os.sched_getaffinity(0)
 

@@ -43,10 +43,26 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will)
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
-        await compute.start()
         await hub.prepare()
         await stack.enter_async_context(bus)
+        await _serve(hub, compute, stop)
+
+
+async def _serve(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
+    """Run the hub while its compute pool gets warm, which takes seconds: whatever comes in waits for it."""
+
+    def warmed(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            stop.set()  # without compute there is nothing but a goodbye
+
+    warming = asyncio.create_task(compute.start(), name="warming")
+    warming.add_done_callback(warmed)
+    try:
         await hub.run(stop)
+    finally:
+        warming.cancel()
+    if warming.done():
+        warming.result()
 
 
 async def _broker(settings: HubSettings, stack: contextlib.AsyncExitStack) -> str:

@@ -23,11 +23,13 @@ class Compute:
         self.slots = slots
         self._executor = executor
         self._places = asyncio.Semaphore(slots)
+        self._ready = asyncio.Event()
 
     async def start(self) -> None:
-        """Return when the executor is ready to take calls. Raises `ComputeFailed`."""
+        """Return when the executor takes calls; those made before wait. Raises `ComputeFailed`."""
         if isinstance(self._executor, WarmPool):
             await asyncio.to_thread(self._executor.wait_until_warm)
+        self._ready.set()
 
     async def run(self, function: Callable[..., T], *args: Any, timeout_s: float) -> T:
         """Return `function(*args)`, run elsewhere; the time starts with its turn on a place.
@@ -36,6 +38,7 @@ class Compute:
         `timeout_s`, crashed or ran out of memory; cancelling this call ends its worker too.
         The step on whose behalf it runs is charged with the processor time.
         """
+        await self._ready.wait()
         async with self._places:
             began = time.monotonic()
             call = self._executor.submit(function, *args)

@@ -11,6 +11,8 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from resonator_hub import warm
+
 if TYPE_CHECKING:
     from tvm.ir import IRModule
     from tvm.s_tir import Schedule
@@ -21,10 +23,16 @@ MAX_JSON_BYTES = 64 * 2**20
 
 
 def parse_target(target: str) -> Target:
-    """Return the TVM target that `target`, the JSON of TVM's target dictionary or a tag, describes."""
+    """Return the TVM target that `target`, the JSON of TVM's target dictionary or a tag, describes.
+
+    What TVM needs to schedule for it is loaded with it.
+    """
     from tvm.target import Target
 
-    return Target(json.loads(target) if target.lstrip().startswith("{") else target)
+    parsed = Target(json.loads(target) if target.lstrip().startswith("{") else target)
+    if parsed.kind.name != "llvm":
+        warm.load_gpu()
+    return parsed
 
 
 def pack_module(module: IRModule) -> bytes:

@@ -165,9 +165,9 @@ class WarmPool(Executor):
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-        self._control.close()
-        self._nursery.kill()
+        self._nursery.kill()  # before the socket goes, on which somebody may wait for it to get warm
         self._nursery.wait()
+        self._control.close()
 
     def _give_up(self) -> None:
         with contextlib.suppress(queue.Empty):

@@ -45,6 +45,22 @@ async def test_workers_find_tvm_loaded_and_are_pinned_and_deaf_to_ctrl_c(compute
     assert await compute.run(calls.ignores_interrupts, timeout_s=TIMEOUT_S)
 
 
+async def test_what_only_gpus_need_is_loaded_for_the_first_target_of_that_kind(compute: Compute) -> None:
+    assert await compute.run(calls.gpu_intrinsics_by_target, timeout_s=TIMEOUT_S) == (False, True)
+
+
+async def test_calls_made_before_the_pool_is_ready_wait_for_it() -> None:
+    compute = Compute(ThreadPoolExecutor(1), slots=1)
+    early = asyncio.ensure_future(compute.run(calls.add, 3, 4, timeout_s=TIMEOUT_S))
+    await asyncio.sleep(0)
+    assert not early.done()
+
+    await compute.start()
+
+    assert await early == 7
+    await compute.close()
+
+
 async def test_what_the_function_raises_is_raised_to_the_caller(compute: Compute) -> None:
     with pytest.raises(ModelInvalid, match=r"^No\.$"):
         await compute.run(calls.refuse, timeout_s=TIMEOUT_S)
