@@ -89,13 +89,13 @@ class Worker:
 
         def means(number: int, count: int) -> Sequence[float]:
             # A long run is timed here: the evaluator would spend one more to warm up.
-            if number == 1 and not cooldown_ms and (first_s := _timed(call).took_s) > _LONG_S:
-                return [first_s, *(_timed(call).took_s for _ in range(count - 1))]
+            if number == 1 and not cooldown_ms and (first_s := timed(call).took_s) > _LONG_S:
+                return [first_s, *(timed(call).took_s for _ in range(count - 1))]
             # As many runs as are wanted, told at once: it need not look for how many fill a time.
-            timed = library.time_evaluator(
+            evaluator = library.time_evaluator(
                 "main", device, number=number, repeat=count, cooldown_interval_ms=cooldown_ms
             )
-            return tuple(timed(*arguments).results)
+            return tuple(evaluator(*arguments).results)
 
         return self._raced(job, call, means)
 
@@ -116,14 +116,14 @@ class Worker:
         def means(number: int, count: int) -> Sequence[float]:
             return model.time(inputs, repeat=count, number=number)
 
-        timed = self._raced(job, call, means)
-        return timed if expected is None else {**timed, "error": worst_error(outputs, expected)}
+        found = self._raced(job, call, means)
+        return found if expected is None else {**found, "error": worst_error(outputs, expected)}
 
     def _raced(
         self, job: dict[str, Any], call: Callable[[], object], means: Callable[[int, int], Sequence[float]]
     ) -> dict[str, Any]:
         protocol = racing.Protocol(**job["protocol"])
-        kernel = racing.Kernel(lambda: _timed(call), means, time.perf_counter)
+        kernel = racing.Kernel(lambda: timed(call), means, time.perf_counter)
         # A model's latency is what the user is told, with its spread; a kernel's only ranks it.
         verdict = racing.race(kernel, protocol, job["race_s"], thorough=job["model"])
         return {"latencies": [max(value, 1e-9) for value in verdict.latencies], "raced": verdict.raced}
@@ -142,7 +142,8 @@ class Worker:
         return inputs, outputs
 
 
-def _timed(call: Callable[[], object]) -> racing.Run:
+def timed(call: Callable[[], object]) -> racing.Run:
+    """Call once; return how long it took, and how long of that others had the cores."""
     waited_s, start = _waited_s(), time.perf_counter()
     call()
     took_s = time.perf_counter() - start
