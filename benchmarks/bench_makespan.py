@@ -38,7 +38,7 @@ def main() -> None:
     }
     if not quick():
         runs[IN_TURN] = [kept("resonator-in-turn", TRIALS, seed, resonator_in_turn) for seed in seeds]
-    figures = [*makespans(runs), *times_to_quality(runs), *final_latencies(runs)]
+    figures = [*makespans(runs), *times_to_quality(runs), *final_latencies(runs), *stages(runs)]
     draw(runs)
     keep("makespan", figures)
 
@@ -53,11 +53,11 @@ def _seeds() -> range:
 def makespans(runs: Runs) -> list[Figure]:
     """Return the makespan of every side, and its ratio to the peer's."""
     spans = {side: median(run.makespan_s for run in made) for side, made in runs.items()}
-    sample = f"median of {len(runs[PEER])}"
-    figures = [
-        Figure(f"{side}: makespan, {TRIALS} trials a job", span, "s", note=sample)
-        for side, span in spans.items()
-    ]
+    figures = []
+    for side, span in spans.items():
+        trials = geometric_mean(run.tuned[name].trials for run in runs[side] for name in OPERATORS)
+        note = f"median of {len(runs[side])} seeds; {trials:.0f} trials measured on average"
+        figures.append(Figure(f"{side}: makespan, {TRIALS} trials a job", span, "s", note=note))
     ready = median(run.ready_s for run in runs[OURS])
     figures.append(Figure("Resonator: of which until a job can be submitted", ready, "s"))
     if not quick():
@@ -134,6 +134,17 @@ def final_latencies(runs: Runs) -> list[Figure]:
         note = f"95 % confidence {ratio.low:.2f} to {ratio.high:.2f}, {len(runs[PEER])} seeds a side"
         name = f"final latency: {side} / TVM"
         figures.append(Figure(name, ratio.mean, "x", 1.0, row="final latency", note=note))
+    return figures
+
+
+def stages(runs: Runs) -> list[Figure]:
+    """Return where the time of both jobs went, stage by stage: median seconds over the seeds."""
+    figures = []
+    for side in (PEER, OURS):
+        tables = [[run.tuned[name].stages for name in OPERATORS] for run in runs[side]]
+        for stage in dict.fromkeys(stage for table in tables for one in table for stage in one):
+            spent = median(sum(one.get(stage, 0.0) for one in table) for table in tables)
+            figures.append(Figure(f"{side}: {stage}", spent, "s", row="stages"))
     return figures
 
 

@@ -5,6 +5,7 @@ What a run found is kept as `raw/SIDE-TRIALS-SEED.json`: an interrupted comparis
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -20,15 +21,28 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fleets import HUB_CORE, fleet_of_resonator, fleet_of_tvm, on, resonator, target
+from fleets import HUB_CORE, agent, await_hub, fleet_of_tvm, hub, on, resonator, target
 from operators import OPERATORS, model
 
 from resonator.bus.blobs import BlobStore
+from resonator.ids import JobId
+from resonator_hub.database import Database
+from resonator_hub.journal import JOURNAL, Journal
+from resonator_hub.timeline import spans
 
 HERE = Path(__file__).parent
 RAW = HERE / "raw"
 FRESH_S = 24 * 3600.0
 """How long a run counts as part of today's comparison."""
+JOB_LIMIT_S = 600.0
+"""A job of ours that takes longer than this has lost its hub."""
+PEER_STAGES = {
+    "select": "EvoSearch/",
+    "build": "SendToBuilder",
+    "measure": "JoinRunnerFutures",
+    "update": "MeasureCallback/UpdateCostModel",
+}
+"""How TVM's profiler calls the stages of tuning: timers that begin with this."""
 PRODUCT = ("common", "edge_agent", "hub")
 
 Curve = list[tuple[float, float]]
@@ -53,6 +67,7 @@ class Tuned:
     curve: Curve
     winner: Winner
     stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage of tuning."""
 
     @property
     def latency_s(self) -> float:
@@ -146,7 +161,13 @@ def _peer(name: str, trials: int, tracker: int, seed: int) -> subprocess.Popen[b
 def _of_peer(output: bytes) -> Tuned:
     found = json.loads(output.splitlines()[-1])
     winner = Winner(found.pop("workload"), found.pop("trace"), found.pop("target"))
-    return Tuned(winner=winner, **found)
+    timers = found.pop("stages")
+    stages = {
+        stage: sum(seconds for name, seconds in timers.items() if name.startswith(timer))
+        for stage, timer in PEER_STAGES.items()
+    }
+    stages["start-up and the rest"] = found["ended_s"] - sum(stages.values())
+    return Tuned(winner=winner, stages=stages, **found)
 
 
 def resonator_at_once(trials: int, seed: int) -> Run:
@@ -167,7 +188,8 @@ def _resonator(trials: int, seed: int, *, at_once: bool) -> Run:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         starts = dict.fromkeys(OPERATORS, clock)
-        with fleet_of_resonator(folder) as broker:
+        with hub(folder) as broker, agent(folder, broker):
+            asyncio.run(await_hub(broker))
             ready_s = time.monotonic() - began
             if at_once:
                 _await([_submit(folder, name, broker, trials, seed) for name in OPERATORS])
@@ -201,24 +223,35 @@ def _submit(folder: Path, name: str, broker: str, trials: int, seed: int) -> sub
 
 def _await(jobs: list[subprocess.Popen[bytes]]) -> None:
     for job in jobs:
-        last = json.loads(job.communicate()[0].splitlines()[-1])
+        last = json.loads(job.communicate(timeout=JOB_LIMIT_S)[0].splitlines()[-1])
         assert last["state"] == "succeeded", last
 
 
 def _of_hub(state: Path, name: str, start: float) -> Tuned:
     """Read an operator's records from a hub's state; its job began at `start`, seconds since the epoch."""
-    columns = "at, latency_s, raced, workload, trace, target"
+    columns = "job, at, latency_s, raced, workload, trace, target"
     query = f"SELECT {columns} FROM records WHERE job LIKE ? || '-%' ORDER BY at"
-    with sqlite3.connect(state / "hub.db") as database:
+    with sqlite3.connect(state / JOURNAL) as database:
         rows = database.execute(query, [name]).fetchall()
-    timed = [row for row in rows if row[1] is not None and not row[2]]
+    job = rows[0][0]
+    timed = [row for row in rows if row[2] is not None and not row[3]]
     curve: Curve = []
-    for at, latency_s, *_ in timed:
+    for _, at, latency_s, *_ in timed:
         curve.append((at - start, min(latency_s, curve[-1][1] if curve else latency_s)))
-    *_, workload, trace, compiled_for = min(timed, key=lambda row: row[1])
+    *_, workload, trace, compiled_for = min(timed, key=lambda row: row[2])
     blobs = BlobStore(state / "blobs")
     winner = Winner(_text(blobs, workload), _text(blobs, trace), compiled_for)
-    return Tuned(rows[-1][0] - start, len(rows), curve, winner)
+    return Tuned(rows[-1][1] - start, len(rows), curve, winner, _stages(state, job))
+
+
+def _stages(state: Path, job: str) -> dict[str, float]:
+    """Return the seconds that a job's stages took, from the hub's journal."""
+    database = Database.read(state / JOURNAL)
+    found: dict[str, float] = {}
+    for span in spans(Journal(database).events(), JobId(job)):
+        found[span.stage] = found.get(span.stage, 0.0) + span.end - span.start
+    database.close()
+    return found
 
 
 def _text(blobs: BlobStore, digest: str) -> str:

@@ -21,6 +21,7 @@ ROWS = {
     "makespan": "Makespan of two jobs, equal trials",
     "time to quality": "Time to the peer's final latency",
     "final latency": "Final latency at equal trials",
+    "stages": "Where the time of both jobs goes",
     "device_seconds": "Device-seconds per trial",
     "undisturbed": "Undisturbed measurement",
     "latency": "Latency-proof bus",

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from resonator.client import Client
+
 HUB_CORE, DEVICE_CORE = "0", "1"
 PATIENCE_S = 120
 KEY = "edge"
@@ -82,6 +84,12 @@ def agent(folder: Path, broker: str, name: str = KEY, cores: str = DEVICE_CORE) 
     options = f"--name {name} --broker {broker} --cpus {cores} --state {folder}/{name}".split()
     with running(resonator("agent", *options)):
         yield
+
+
+async def await_hub(broker: str) -> None:
+    """Wait until a hub is online, at most two minutes: from then on jobs are taken in."""
+    async with Client.connect(broker) as client:
+        await client.wait_for_hub(PATIENCE_S)
 
 
 def await_idle(broker: str, devices: int = 1) -> None:
