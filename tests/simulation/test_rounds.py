@@ -7,6 +7,7 @@ import pytest
 from resonator.messages import JobState
 from resonator_hub.scheduler import Knobs
 from resonator_hub.scheduler import commands as c
+from simulation.busy import measuring_share
 from simulation.simulator import Simulator, Stages
 
 
@@ -61,6 +62,27 @@ def test_rounds_do_not_outgrow_what_a_task_has_behind_it() -> None:
     world.add_job("job", tasks=1, trials=300)
     world.run(until=1e7)
     assert counts[:4] == [16, 16, 16, 24]
+
+
+@pytest.mark.parametrize(
+    ("slots", "stages"),
+    [
+        (1, Stages(select=3.0, build=0.1, profile=0.7, spread=0.1)),
+        (2, Stages(select=8.0, build=0.3, profile=0.7, spread=0.1)),
+        (4, Stages(select=20.0, build=0.1, profile=0.7, spread=0.1)),
+        (1, Stages(select=0.05, build=0.01, update=0.02, profile=0.1, spread=0.1)),
+    ],
+    ids=["one slot", "two slots", "long selections side by side", "short kernels"],
+)
+def test_one_task_alone_keeps_its_device_busy(slots: int, stages: Stages) -> None:
+    # Given compute that suffices, if rounds are selected before the last results are in
+    world = one_box(stages=stages, slots=slots)
+    world.journal = []
+    world.add_job("job", tasks=1, trials=320)
+    # When
+    world.run()
+    # Then
+    assert measuring_share(world.journal) > 0.95
 
 
 def selected_counts(world: Simulator) -> list[int]:

@@ -50,17 +50,27 @@ def test_load_aware_feeds_the_hungriest_devices_first() -> None:
 
 @pytest.mark.parametrize("policy", ["sequential", "greedy", "fair"])
 def test_only_load_aware_lets_one_jobs_rounds_overlap(policy: str) -> None:
-    ahead = Ahead(rounds=1, models=0, work_s=0.0, lead_s=10.0, most=2)
+    ahead = Ahead(rounds=1, learning=0, models=0, work_s=0.0, lead_s=10.0, most=2)
     assert not POLICIES[policy].may_select(ahead)
     assert not POLICIES[policy].may_speculate(ahead)
     assert POLICIES["load_aware"].may_select(ahead)
     assert POLICIES["load_aware"].may_speculate(ahead)
 
 
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_only_load_aware_selects_while_the_cost_model_learns(policy: str) -> None:
+    ahead = Ahead(rounds=0, learning=1, models=0, work_s=0.0, lead_s=10.0, most=2)
+    assert POLICIES[policy].may_select(ahead) is (policy == "load_aware")
+
+
 def test_load_aware_speculates_only_against_starving_and_within_bounds() -> None:
     load_aware = POLICIES["load_aware"]
-    assert not load_aware.may_speculate(Ahead(rounds=1, models=0, work_s=60.0, lead_s=10.0, most=2))
-    assert not load_aware.may_speculate(Ahead(rounds=2, models=0, work_s=0.0, lead_s=10.0, most=2))
+    assert not load_aware.may_speculate(
+        Ahead(rounds=1, learning=0, models=0, work_s=60.0, lead_s=10.0, most=2)
+    )
+    assert not load_aware.may_speculate(
+        Ahead(rounds=2, learning=0, models=0, work_s=0.0, lead_s=10.0, most=2)
+    )
 
 
 def task(index: int, *, weight: int, best: float | None, **changes: float) -> Task:

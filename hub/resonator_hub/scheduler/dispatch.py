@@ -114,18 +114,21 @@ class Dispatch:
         pool, slots = job.place, max(1, len(desk.compute.slots))
         # A job takes to more devices step by step: each round selected at the same time is one less informed.
         devices = len(job.windows) + min(len(pool.idle), len(job.windows)) or 1
+        learning = sum(batch.state is RoundState.LEARNING for batch in rounds)
         kernels = sum(
             batch.count if batch.state is RoundState.SELECTING else len(batch.live) for batch in rounds
         )
         profile_s = desk.profile_s(job)
-        lead_s = desk.estimates.of("select") + desk.estimates.of("build") * desk.knobs.batch / slots
+        seconds = desk.estimates.of
+        lead_s = seconds("update") + seconds("select") + seconds("build") * desk.knobs.batch / slots
         most = desk.knobs.rounds_ahead * devices
         if desk.estimates.knows("profile", pool.hardware):
             # So many rounds feed a device without a break, if there are slots to select them side by side.
             unbroken = 1 + ceil(lead_s / (desk.knobs.batch * profile_s))
             most = max(most, min(unbroken * devices, devices + slots))
         return Ahead(
-            rounds=len(rounds),
+            rounds=len(rounds) - learning,
+            learning=learning,
             models=len(job.batches) - len(rounds),
             work_s=max(kernels * profile_s / devices, pool.queue_s(profile_s)),
             lead_s=lead_s,

@@ -28,10 +28,12 @@ class Contender(Protocol):
 class Ahead:
     """What a job has under way: `rounds`, of which the devices it can have will work for `work_s` seconds.
 
-    `lead_s` is how long a further round takes until its first kernels are ready; `most` bounds the rounds.
+    `learning` more are measured, and being taught to the cost model. `lead_s` is how long a further round
+    takes until its kernels are ready; `most` bounds the rounds.
     """
 
     rounds: int
+    learning: int
     models: int
     work_s: float
     lead_s: float
@@ -70,7 +72,7 @@ class Policy:
 
     def may_select(self, ahead: Ahead) -> bool:
         """Return whether a job may select a round of a task that has none under way."""
-        return ahead.rounds == 0
+        return ahead.rounds + ahead.learning == 0
 
     def may_speculate(self, ahead: Ahead) -> bool:
         """Return whether it may select a task's next round before the last results are in."""
@@ -86,7 +88,7 @@ class Sequential(Policy):
 
     def may_select(self, ahead: Ahead) -> bool:
         """Wait until nothing at all is under way."""
-        return ahead.rounds == 0 and ahead.models == 0
+        return ahead.rounds + ahead.learning + ahead.models == 0
 
 
 class Greedy(Policy):
