@@ -2,7 +2,8 @@
 
 On a simulated clock: several boards and jobs with enough compute slots, under every policy. In earnest: a hub
 whose kernels were built before, and one agent that measures them on its own core; what remains is scheduler,
-journal, bus, staging, and the windows in between. The time counts from the first kernel's result to the last's.
+journal, bus, staging, and the windows in between. The time counts from the first kernel's result to the
+last's. QUICK=1 measures fewer kernels, once.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from resonator_hub.scheduler.events import Event, Measured
 
 
 def measuring_share(events: Iterable[Event]) -> float:
-    """Return the share of the time between its first and last kernel that each device measured, on average."""
+    """Return the share of the time from its first to its last result that each device measured, on average.
+
+    Only kernels' results begin and end the time; whole models in between count as measuring, too.
+    """
     by_device: dict[str, list[Measured]] = {}
     for event in events:
         if isinstance(event, Measured):

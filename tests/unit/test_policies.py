@@ -65,12 +65,10 @@ def test_only_load_aware_selects_while_the_cost_model_learns(policy: str) -> Non
 
 def test_load_aware_speculates_only_against_starving_and_within_bounds() -> None:
     load_aware = POLICIES["load_aware"]
-    assert not load_aware.may_speculate(
-        Ahead(rounds=1, learning=0, models=0, work_s=60.0, lead_s=10.0, most=2)
-    )
-    assert not load_aware.may_speculate(
-        Ahead(rounds=2, learning=0, models=0, work_s=0.0, lead_s=10.0, most=2)
-    )
+    starving = Ahead(rounds=1, learning=0, models=0, work_s=0.0, lead_s=10.0, most=2)
+    assert load_aware.may_speculate(starving)
+    assert not load_aware.may_speculate(replace(starving, work_s=60.0))
+    assert not load_aware.may_speculate(replace(starving, rounds=2))
 
 
 def task(index: int, *, weight: int, best: float | None, **changes: float) -> Task:
