@@ -33,7 +33,7 @@ from resonator_agent.worker_process import Limits
 from resonator_hub.scheduler.knobs import Knobs
 
 KERNELS = 60 if quick() else 200
-TOP = 10
+TOP = 5 if quick() else 10
 ROUNDS = 5 if quick() else 15
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,18 +90,17 @@ class _Family:
             if len(drawn) < round(count * (1 - EVOLVED)) and self._add(candidate.sch.mod):
                 drawn.append(candidate)
         latencies = measure(list(self._kernels.values()))
-        random = len(drawn)
-        for trace in self._evolve(context, drawn, latencies, count, seed):
-            if len(self._kernels) < count:
-                self._add(ir.apply_trace(trace, self._module).mod)
-        print(f"{self._name}: {random} random and {len(self._kernels) - random} evolved kernels", flush=True)
-        assert len(self._kernels) == count, "the search found too little that is new"
+        for trace in self._evolve(context, drawn, latencies, seed):
+            self._add(ir.apply_trace(trace, self._module).mod)
+            if len(self._kernels) == count:
+                break
+        print(f"{self._name}: {len(drawn)} random, {count - len(drawn)} evolved kernels", flush=True)
         return list(self._kernels.values())
 
     def _evolve(
-        self, context: Any, drawn: list[Any], latencies: list[float | None], count: int, seed: int
-    ) -> list[bytes]:
-        """Return the traces of candidates that should be fast, after what is known of others."""
+        self, context: Any, drawn: list[Any], latencies: list[float | None], seed: int
+    ) -> Iterator[bytes]:
+        """Yield the traces of candidates that should be fast, after what is known of others."""
         from tvm.s_tir.meta_schedule.feature_extractor import PerStoreFeature
 
         features = [array.numpy() for array in PerStoreFeature().extract_from(context, drawn)]
@@ -111,8 +110,12 @@ class _Family:
             [cost_model.Sample(row, latency, self._name) for _, row, latency in known], None
         )
         tried = [Tried(ir.pack_trace(candidate.sch), latency) for candidate, _, latency in known]
-        proposals = select(self._packed, self._target, tried, learned, count // 2, seed, frozenset())
-        return [proposal.trace for proposal in proposals]
+        seen: frozenset[str] = frozenset()
+        while True:
+            proposals = select(self._packed, self._target, tried, learned, 16, seed, seen)
+            assert proposals, "the search finds nothing new"
+            yield from (proposal.trace for proposal in proposals)
+            seen |= {proposal.digest for proposal in proposals}
 
     def _add(self, scheduled: Any) -> bool:
         """Build as TVM's LocalBuilder does, and link the same object as Resonator does; False if known."""
