@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 
 from pydantic import TypeAdapter
@@ -105,5 +106,11 @@ def _build(connection: Connection, trace: str, target: str) -> str | None:
     program = connection.execute(select(TRACES.c.program).where(TRACES.c.trace == trace)).scalar()
     if program is None:
         return None
-    parts = (program, target, version("apache-tvm"), version("resonator"))
+    parts = (program, target, _version("apache-tvm"), _version("resonator"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@cache
+def _version(package: str) -> str:
+    """Return an installed package's version; finding it out means to parse all of its metadata."""
+    return version(package)
