@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from fakes.brokers import Mosquitto, free_port, mosquitto
+from fakes.brokers import Mosquitto, embedded, free_port, mosquitto
 from fakes.kernels import build_add_one, build_c, push
 from resonator.bus import topics
 from resonator.bus.blobs import BlobStore, serve
@@ -38,6 +38,7 @@ from resonator.messages import (
     WindowRefused,
 )
 from resonator_agent.outbox import Outbox
+from resonator_hub.broker.faults import Faults
 
 M = TypeVar("M", bound=Message)
 SITE, NAME = "lab", "box"
@@ -166,15 +167,21 @@ async def broker() -> AsyncIterator[Mosquitto]:
         yield server
 
 
-@pytest.fixture
-async def hub(broker: Mosquitto, tmp_path: Path) -> AsyncIterator[ScriptedHub]:
-    made = ScriptedHub(broker.url, tmp_path / "hub")
+@asynccontextmanager
+async def scripted(url: str, folder: Path) -> AsyncIterator[ScriptedHub]:
+    made = ScriptedHub(url, folder / "hub")
     await made.bus.subscribe(*topics.for_hub())
     async with made.bus:
         await made.bus.wait_connected(10)
         serving = asyncio.ensure_future(made.peer.serve())
         yield made
     await serving
+
+
+@pytest.fixture
+async def hub(broker: Mosquitto, tmp_path: Path) -> AsyncIterator[ScriptedHub]:
+    async with scripted(broker.url, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -227,6 +234,30 @@ async def test_a_window_from_grant_to_goodbye(
     outbox = Outbox(tmp_path / "state" / "outbox.sqlite")
     assert [kept.subject for kept in outbox.pending() if kept.channel == "result"] == []
     outbox.close()
+
+
+async def test_a_device_measures_on_while_its_results_and_blobs_are_under_way(
+    tmp_path: Path, add_one: bytes
+) -> None:
+    kernels, delay_s = 20, 0.25
+    async with embedded() as broker, scripted(broker.url, tmp_path) as hub:
+        broker.faults = Faults(delay_s=(delay_s, delay_s))
+        hub.acknowledges = False
+        hub.store.put(add_one)
+        async with running_agent(broker.url, tmp_path / "state"):
+            await open_window(hub, 1)
+            for number in range(kernels):
+                await hub.say("kernel", push(f"job/t0/c{number}", add_one, inline=number % 2 == 0))
+            await hub.wait(KernelResult)
+            began = asyncio.get_running_loop().time()
+            await hub.wait(KernelResult, count=kernels)
+            took_s = asyncio.get_running_loop().time() - began
+
+    results = [one.message for one in hub.heard if isinstance(one.message, KernelResult)]
+    assert {result.candidate for result in results} == {f"job/t0/c{number}" for number in range(kernels)}
+    assert all(result.latencies for result in results)
+    # A way there or back for each of them alone would take this long.
+    assert took_s < kernels * delay_s
 
 
 async def test_a_repeated_push_is_measured_once_and_answered_again(
