@@ -1,4 +1,4 @@
-"""Trials a minute behind a round trip of 50 ms, against none: Resonator's bus and TVM's RPC, by the same proxy.
+"""Trials a minute behind a round trip of 50 ms, against none: Resonator's bus and TVM's RPC, by one proxy.
 
 Three comparisons, each with and without the proxy in turns: kernels that were built before, so that only the
 device is waited for; a whole job, with its search and its builds; TVM's RPC runner on the same kernels.

@@ -1,7 +1,7 @@
 """Kernels of mixed speed, built once: for benchmarks in which building is not what is measured.
 
-`python mixed_kernels.py FOLDER COUNT` writes the kernels of a small convolution into FOLDER as Resonator builds
-them and, as `0.tar`, `1.tar`, ..., as TVM's LocalBuilder does. Takes 25 s and 0.5 s a kernel.
+`python mixed_kernels.py FOLDER COUNT` writes the kernels of a small convolution into FOLDER, as Resonator
+builds them and, as `0.tar`, `1.tar`, ..., as TVM's LocalBuilder does. Takes 25 s and 0.5 s a kernel.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _FILE = "built.pickle"
 
 @dataclass(frozen=True)
 class Built:
-    """The kernels, and the untuned model that they could be the operator of, with its reference."""
+    """The kernels, the untuned model that has their operator, its reference, and some cost model."""
 
     kernels: tuple[Kernel, ...]
     model: Compiled
     reference: Reference
+    cost_model: bytes
 
 
 def make(folder: Path, count: int) -> None:
@@ -52,13 +53,15 @@ def _write(folder: Path, count: int) -> None:
     from resonator_hub import ir
     from resonator_hub.artifacts import compile_model, reference
     from resonator_hub.build import build
+    from resonator_hub.cost_model import Sample, update
     from resonator_hub.frontends.onnx import extract
     from resonator_hub.search.proposal import select
 
     compiled_for = target()
     workload = extract(model(), {}, compiled_for).tasks[0].module
     kernels: list[Kernel] = []
-    for proposal in select(workload, compiled_for, (), None, 2 * count, 0, frozenset()):
+    proposals = select(workload, compiled_for, (), None, 2 * count, 0, frozenset())
+    for proposal in proposals:
         kernel = build(workload, proposal.trace, compiled_for)
         if isinstance(kernel, Kernel) and len(kernels) < count:
             scheduled = ir.apply_trace(proposal.trace, ir.unpack_module(workload)).mod
@@ -66,7 +69,13 @@ def _write(folder: Path, count: int) -> None:
             shutil.move(archive, folder / f"{len(kernels)}.tar")
             kernels.append(kernel)
     assert len(kernels) == count, f"only {len(kernels)} candidates can be built"
-    built = (tuple(kernels), compile_model(model(), {}, compiled_for, ()), reference(model(), {}, 0))
+    samples = [Sample(one.features, 1e-3 * rank, "") for rank, one in enumerate(proposals, start=1)]
+    built = (
+        tuple(kernels),
+        compile_model(model(), {}, compiled_for, ()),
+        reference(model(), {}, 0),
+        update(samples, None),
+    )
     (folder / _FILE).write_bytes(pickle.dumps(built))
 
 

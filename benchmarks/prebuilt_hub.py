@@ -60,7 +60,7 @@ class Prebuilt:
         return Kernel(library, _digest(library), kernel.arguments)
 
     def _update(self, *_: object) -> bytes:
-        return b"a model that has learnt nothing"
+        return self._built.cost_model
 
     def _compile_model(self, *_: object) -> Compiled:
         return self._built.model
