@@ -27,7 +27,7 @@ from resonator.jobspec import Measure
 ROUNDS = 1 if quick() else 3
 TIMES = 2 if quick() else 4
 MEASURE = Measure(number=3, repeat=20, min_repeat_ms=100)
-KERNELS = 6
+KERNELS = 4
 HERE = Path(__file__).parent
 Latencies = dict[str, list[float]]
 """In seconds, `alone` and `shared`."""
@@ -83,7 +83,7 @@ async def resonator(folder: Path, broker: str) -> Latencies:
 
 async def _tuned(client: Client, folder: Path) -> Path:
     """Return the bundle that is measured, of a short tuning job."""
-    job = await client.wait(await _submit(client, folder, "fixed", model("conv3x3"), 16))
+    job = await client.wait(await _submit(client, folder, "fixed", model("conv3x3"), 8))
     await client.fetch(job.job, folder / "fixed.bundle")
     return folder / "fixed.bundle"
 
