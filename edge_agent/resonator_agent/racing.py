@@ -17,7 +17,8 @@ TAIL = 3.0
 COLD_S = 500e-6
 """What pages, symbols and caches may cost a first run, beside a share of its time."""
 COLD_SHARE = 0.2
-"""Measured on 32 convolutions of 1 to 100 ms: a first run took 30 to 560 us longer, 17 % at most."""
+"""Of 32 convolutions of 1 to 100 ms, on a core that was not quiet, 28 took at most 17 % longer at first; two
+of the others 40 to 50 %, which looks like 4 ms of another process. So this is chosen, not proven."""
 CALL_S = 20e-6
 """What calling a kernel once may cost; the limit comes from means over many runs, where it is no matter."""
 PRECISION = 0.01
