@@ -56,7 +56,7 @@ def makespans(runs: Runs) -> list[Figure]:
     figures = []
     for side, span in spans.items():
         trials = geometric_mean(run.tuned[name].trials for run in runs[side] for name in OPERATORS)
-        note = f"median of {len(runs[side])} seeds; {trials:.0f} trials measured on average"
+        note = f"{_seeds_of(runs[side])}; {trials:.0f} trials a job were measured"
         figures.append(Figure(f"{side}: makespan, {TRIALS} trials a job", span, "s", note=note))
     ready = median(run.ready_s for run in runs[OURS])
     figures.append(Figure("Resonator: of which until a job can be submitted", ready, "s"))
@@ -64,6 +64,10 @@ def makespans(runs: Runs) -> list[Figure]:
         figures.append(_peer_at_once(spans[PEER]))
     ours = [Figure(f"makespan: {side} / TVM", span / spans[PEER], "x", 0.2) for side, span in spans.items()]
     return figures + ours[1:]
+
+
+def _seeds_of(runs: Sequence[Run]) -> str:
+    return "one seed" if len(runs) == 1 else f"median of {len(runs)} seeds"
 
 
 def _peer_at_once(in_turn_s: float) -> Figure:
@@ -131,7 +135,10 @@ def final_latencies(runs: Runs) -> list[Figure]:
         )
     for side in list(runs)[1:]:
         ratio = geometric_ratio(found[side], found[PEER])
-        note = f"95 % confidence {ratio.low:.2f} to {ratio.high:.2f}, {len(runs[PEER])} seeds a side"
+        note = "one seed a side, which says little"
+        if len(runs[side]) > 1:
+            sample = f"{len(runs[side])} seeds a side"
+            note = f"95 % confidence interval {ratio.low:.2f} to {ratio.high:.2f}, {sample}"
         name = f"final latency: {side} / TVM"
         figures.append(Figure(name, ratio.mean, "x", 1.0, row="final latency", note=note))
     return figures
@@ -155,7 +162,7 @@ def draw(runs: Runs) -> None:
         name: {side: [run.tuned[name].curve for run in runs[side]] for side in (PEER, ours)}
         for name in OPERATORS
     }
-    title = f"Best latency so far: {TRIALS} trials, {len(runs[PEER])} seeds"
+    title = f"Best latency so far: {TRIALS} trials, {_seeds_of(runs[PEER])}"
     (HERE / "curves.svg").write_text(curves.draw(panels, title))
 
 

@@ -16,9 +16,9 @@ Panel = Mapping[str, Sequence[Curve]]
 """The curves of each side, one for each seed."""
 
 WIDTH, HEIGHT = 460, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 64, 48
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 82, 48
 _LIGHT, _DARK = ("#c2410c", "#1d4ed8", "#15803d"), ("#fb923c", "#60a5fa", "#4ade80")
-_STEPS = (1, 2, 5)
+_STEPS = (1, 1.5, 2, 3, 5, 7)
 
 
 class _Axis:
@@ -33,7 +33,7 @@ class _Axis:
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        """Return round values in between: 1, 2 and 5 times the powers of ten."""
+        """Return round values in between: 1, 1.5, 2, 3, 5 and 7 times the powers of ten."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         values = [step * 10.0**power for power in powers for step in _STEPS]
         return [value for value in values if self.low <= value <= self.high]
@@ -84,7 +84,7 @@ def _panel(name: str, panel: Panel, sides: Sequence[str]) -> list[str]:
     across = _Axis([at for at, _ in points], LEFT, WIDTH - RIGHT)
     up = _Axis([best for _, best in points], HEIGHT - BOTTOM, TOP)
     end = max(at for at, _ in points)
-    parts = [f'<text x="{WIDTH - RIGHT}" y="{TOP - 6}" text-anchor="end">{escape(name)}</text>']
+    parts = [f'<text x="{LEFT}" y="{TOP - 8}" font-weight="600">{escape(name)}</text>']
     parts += _grid(across, up)
     for side, curves in panel.items():
         number = sides.index(side)

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import curves
 import figures
 import ratios
+import run_all
 
 
 def test_a_ratio_is_the_geometric_mean_over_kinds_and_seeds() -> None:
@@ -60,3 +61,27 @@ def test_results_are_shown_by_row_with_the_goals_that_are_missed(
     assert text.index(figures.ROWS["makespan"]) < text.index(figures.ROWS["scheduler"])
     assert "| an event | 130 us | at most 100 | **no** |" in text
     assert "120 us" not in text
+
+
+def test_a_script_that_fails_costs_its_own_figures_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(figures, "TABLE", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(run_all, "HERE", tmp_path)
+    (tmp_path / "bench_makespan.py").write_text("raise SystemExit(3)")
+    (tmp_path / "bench_scheduler.py").write_text("print('measured all the same')")
+
+    with pytest.raises(SystemExit, match=r"makespan \(exit status 3\)"):
+        run_all.main()
+
+    assert "measured all the same" in capfd.readouterr().out
+    assert "duration of bench_scheduler.py" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_what_has_no_short_form_is_left_out_of_a_quick_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUICK", raising=False)
+    everything = run_all.chosen()
+    monkeypatch.setenv("QUICK", "1")
+
+    assert set(everything) - set(run_all.chosen()) == set(run_all.LONG)
