@@ -15,6 +15,8 @@ from resonator_hub.frontends.model import Extraction, ModelCard, ModelInvalid
 
 MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
 MAX_DIMENSION = 2**31 - 1
+_UNWANTED = ["FusionGemm"]
+"""What onnxslim shall not do: a Gemm between reshapes is not fused with what follows."""
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -69,7 +71,7 @@ def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
     _replace_sums(proto.graph)
     real_inputs = list(proto.graph.input)
     try:
-        slim = onnxslim.slim(proto)
+        slim = onnxslim.slim(proto, skip_fusion_patterns=_UNWANTED)
     except Exception as error:
         raise ModelInvalid(f"The model is inconsistent: {_first_line(error)}.") from error
     # An input that no operator reads stays an input, so that callers may go on passing it.

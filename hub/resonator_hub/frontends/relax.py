@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from resonator.tensors import TensorSpec
 from resonator_hub import ir
+from resonator_hub.frontends.layout import channels_last
 from resonator_hub.frontends.model import ModelInvalid, Workload
+from resonator_hub.frontends.winograd import minimal_filtering
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -25,17 +27,23 @@ def import_graph(prepared: Any, target: str) -> IRModule:
     from tvm.relax import transform
     from tvm.relax.frontend.onnx import from_onnx
 
-    passes = [
+    simplify = [
         transform.DecomposeOpsForInference(),
+        transform.FastMathTransform(),  # exp, erf and tanh as polynomials, in vectors, not by calls of libm
         transform.CanonicalizeBindings(),
-        relax.get_pipeline("zero"),
-        transform.AttachAttrLayoutFreeBuffers(),
+        transform.FoldConstant(),
     ]
+    fuse = [relax.get_pipeline("zero"), transform.AttachAttrLayoutFreeBuffers()]
+    compiled_for = ir.parse_target(target)
     try:
-        with ir.parse_target(target), warnings.catch_warnings():
+        with compiled_for, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ONNX's checker disapproves of much that works
             module = from_onnx(prepared, keep_params_in_input=False)
-            return tvm.transform.Sequential(passes)(module)
+            module = tvm.transform.Sequential(simplify)(module)
+            if compiled_for.kind.name == "llvm":
+                module = channels_last(module)
+                module = minimal_filtering(module, int(compiled_for.attrs.get("num-cores", 1)))
+            return tvm.transform.Sequential(fuse)(module)
     except tvm.error.OpNotImplemented as error:
         names = str(error).rpartition(":")[2].strip()
         raise ModelInvalid(f"The model has operators that are not supported: {names}.") from error
@@ -71,6 +79,8 @@ def tasks(module: IRModule, target: str) -> tuple[Workload, ...]:
     found: dict[str, Workload] = {}
     for task in meta_schedule.relax_integration.extract_tasks(module, ir.parse_target(target)):
         operator = task.dispatched[0]
+        if operator["main"].attrs.get("tirx.is_scheduled"):
+            continue
         packed = ir.pack_module(operator)
         identity = digest(packed)
         known = found.get(identity)
