@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from statistics import geometric_mean, median
 
@@ -71,10 +72,9 @@ def _seeds_of(runs: Sequence[Run]) -> str:
 
 
 def _peer_at_once(in_turn_s: float) -> Figure:
-    limit_s = PATIENCE * in_turn_s
-    took_s = tvm_at_once(TRIALS, 1, limit_s)
-    note = f"did not end in {limit_s:.0f} s and was stopped" if took_s is None else "one run"
-    return Figure(f"TVM, both at once: makespan, {TRIALS} trials a job", took_s or limit_s, "s", note=note)
+    run = kept("tvm-at-once", TRIALS, 1, partial(tvm_at_once, limit_s=PATIENCE * in_turn_s))
+    note = "one run" if run.tuned else f"did not end in {run.makespan_s:.0f} s and was stopped"
+    return Figure(f"TVM, both at once: makespan, {TRIALS} trials a job", run.makespan_s, "s", note=note)
 
 
 def times_to_quality(runs: Runs) -> list[Figure]:

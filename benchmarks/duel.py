@@ -135,22 +135,25 @@ def tvm_in_turn(trials: int, seed: int) -> Run:
     return Run(time.monotonic() - began, ready_s, tuned)
 
 
-def tvm_at_once(trials: int, seed: int, limit_s: float) -> float | None:
-    """Tune both operators at once with TVM; return the seconds it took, or None if not done in `limit_s`."""
+def tvm_at_once(trials: int, seed: int, limit_s: float) -> Run:
+    """Tune both operators at once with TVM; what is not done in `limit_s` is stopped, with nothing tuned."""
     began = time.monotonic()
+    tuned = {}
     with fleet_of_tvm() as tracker:
-        processes = [_peer(name, trials, tracker, seed) for name in OPERATORS]
+        ready_s = time.monotonic() - began
+        processes = {name: _peer(name, trials, tracker, seed) for name in OPERATORS}
         try:
-            for process in processes:
-                process.communicate(timeout=max(0.0, began + limit_s - time.monotonic()))
+            for name, process in processes.items():
+                left_s = max(0.0, began + limit_s - time.monotonic())
+                tuned[name] = _of_peer(process.communicate(timeout=left_s)[0])
         except subprocess.TimeoutExpired:
-            return None
+            tuned.clear()
         finally:
-            for process in processes:
+            for process in processes.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # its builders as well
                 process.wait()
-    return time.monotonic() - began
+    return Run(time.monotonic() - began, ready_s, tuned)
 
 
 def _peer(name: str, trials: int, tracker: int, seed: int) -> subprocess.Popen[bytes]:
