@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +34,12 @@ def archived(threads: int) -> tuple[Archived, ...]:
 
 def keep(threads: int, records: Iterable[Archived]) -> None:
     """Keep the best of `records` and of those kept before."""
-    FOLDER.mkdir(exist_ok=True)
-    fresh = _path(threads).with_suffix(".new")
-    fresh.write_bytes(archive.pack(archive.best([*archived(threads), *records])))
-    fresh.replace(_path(threads))
+    _write(threads, archive.best([*archived(threads), *records]))
+
+
+def forget(threads: int, but: Collection[str]) -> None:
+    """Drop the records of all workloads `but` these, by digest: the models do not have them any more."""
+    _write(threads, [record for record in archived(threads) if record.workload in but])
 
 
 def chosen(tasks: Iterable[Workload], threads: int) -> list[Best]:
@@ -48,6 +50,13 @@ def chosen(tasks: Iterable[Workload], threads: int) -> list[Best]:
             if record.target == target(count):
                 fastest.setdefault(record.workload, record)  # they are in order
     return [Best(task.module, fastest[task.digest].trace) for task in tasks if task.digest in fastest]
+
+
+def _write(threads: int, records: Collection[Archived]) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    fresh = _path(threads).with_suffix(".new")
+    fresh.write_bytes(archive.pack(records))
+    fresh.replace(_path(threads))
 
 
 def _path(threads: int) -> Path:

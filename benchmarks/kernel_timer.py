@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import statistics
 import tempfile
@@ -19,8 +20,8 @@ from resonator_hub.build import Kernel
 MEASURE = Measure(number=3, repeat=3, min_repeat_ms=30)
 MEMORY = 4 * 2**30
 MAX_FOREIGN_LOAD = 0.2
-ATTEMPTS = 5
-"""How often a kernel is measured that others disturbed; then it counts as not measured at all."""
+ATTEMPTS, REST_S = 10, 1.0
+"""How often a kernel is measured that others disturbed, and the time in between."""
 
 
 class Disturbed(Exception):
@@ -53,6 +54,7 @@ class KernelTimer:
                 return statistics.median(outcome.latencies)
             if outcome.failure.kind is not FailureKind.DEVICE_DIRTY:
                 return None
+            await asyncio.sleep(REST_S)
         raise Disturbed
 
 

@@ -60,9 +60,8 @@ class Trials:
 
     def best_of_kind(self, work: Workload, count: int) -> list[bytes]:
         """Return the traces that are best for operators like this one, as far as names tell."""
-        alike = [
-            trials[0] for trials in self._of.values() if trials and _kind(trials[0].name) == _kind(work.name)
-        ]
+        firsts = [trials[0] for trials in self._of.values() if trials]
+        alike = [trial for trial in firsts if _kind(trial.name) == _kind(work.name)]
         others = [trial.workload for trial in alike if trial.workload != work.digest]
         return [tried.trace for other in others for tried in self.top(other, 1)][:count]
 

@@ -12,19 +12,20 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from best_records import THREADS, archived, keep, target
+from best_records import THREADS, archived, forget, keep, target
 from kernel_timer import Disturbed, KernelTimer, kernel_timer
 from models import MODELS, model
 from trials import Trial, Trials
 
 from resonator.failures import Failure
 from resonator.ids import JobId, task_id
-from resonator_hub import warm
 from resonator_hub.build import Kernel, build
+from resonator_hub.compute import Compute, ComputeFailed, WarmPool
 from resonator_hub.cost_model.boosted import trees, update
 from resonator_hub.cost_model.memory import Sample
 from resonator_hub.cost_model.stage import FAILED
@@ -44,6 +45,8 @@ RACE = 1.5
 """A kernel whose first runs take this many times the best's is not measured any further."""
 PARENTS = 32
 HINTS = 8
+BUILD_S, LONG_S = 20.0, 600.0
+"""What a build, and anything else, may take."""
 KNOBS = Knobs()
 REMEMBERED = 5000
 """How many of the last trials teach the cost model when tuning goes on after a stop."""
@@ -60,14 +63,14 @@ class Operator:
 class Tuner:
     """Gives rounds of trials to operators, and learns from them."""
 
-    def __init__(self, threads: int, timer: KernelTimer) -> None:
-        self._threads, self._timer = threads, timer
+    def __init__(self, threads: int, timer: KernelTimer, compute: Compute) -> None:
+        self._threads, self._timer, self._compute = threads, timer, compute
         self._target = target(threads)
         self._trials = Trials(TRIALS / f"threads{threads}", self._target)
         self._cost_model: bytes | None = None
         self._learn(list(self._trials.all())[-REMEMBERED:])
 
-    def operators(self, names: Sequence[str], only: Sequence[str]) -> dict[str, list[Operator]]:
+    async def operators(self, names: Sequence[str], only: Sequence[str]) -> dict[str, list[Operator]]:
         """Return the operators of each model whose names contain one of `only`.
 
         One that two models have in common is the first's.
@@ -75,7 +78,8 @@ class Tuner:
         found: dict[str, list[Operator]] = {}
         owned: set[str] = set()
         for name in names:
-            extraction = extract(model(name), {}, self._target)
+            source = model(name)
+            extraction = await self._compute.run(extract, source, {}, self._target, timeout_s=LONG_S)
             works = [work for work in extraction.tasks if work.digest not in owned and _named(work, only)]
             owned.update(work.digest for work in works)
             found[name] = [self._operator(name, index, work) for index, work in enumerate(works)]
@@ -93,12 +97,14 @@ class Tuner:
     async def round(self, operator: Operator) -> None:
         """Try a batch of candidates of an operator, and learn from them."""
         task, work = operator.task, operator.work
-        proposals = self._proposals(operator)
+        proposals = await self._proposals(operator)
         if not proposals:
             task.exhausted = True
             return
         before = task.best
         trials = await self._tried(operator, proposals)
+        if not trials:  # others needed the cores
+            return
         task.rounds += 1
         task.trials += len(trials)
         task.best = self._trials.best(work.digest)
@@ -106,20 +112,26 @@ class Tuner:
         self._learn(trials)
         keep(self._threads, [_archived(one, one.latency_s) for one in trials if one.latency_s is not None])
 
-    def _proposals(self, operator: Operator) -> tuple[Proposal, ...]:
+    async def _proposals(self, operator: Operator) -> tuple[Proposal, ...]:
         task, work = operator.task, operator.work
         if not task.rounds and (inherited := self._inherited(work)):
             return inherited
-        return select(
-            work.module,
-            self._target,
-            self._trials.top(work.digest, PARENTS),
-            None if self._cost_model is None else trees(self._cost_model),
-            KNOBS.batch,
-            time.time_ns() % 2**31,
-            self._trials.seen(work.digest),
-            self._trials.best_of_kind(work, HINTS),
-        )
+        try:
+            return await self._compute.run(
+                select,
+                work.module,
+                self._target,
+                self._trials.top(work.digest, PARENTS),
+                None if self._cost_model is None else trees(self._cost_model),
+                KNOBS.batch,
+                time.time_ns() % 2**31,
+                self._trials.seen(work.digest),
+                self._trials.best_of_kind(work, HINTS),
+                timeout_s=LONG_S,
+            )
+        except ComputeFailed as error:
+            print(f"{work.name}: {error}")
+            return ()
 
     def _inherited(self, work: Workload) -> tuple[Proposal, ...]:
         """Return what is kept as best for any number of threads: likely good for this one as well."""
@@ -130,14 +142,15 @@ class Tuner:
     async def _tried(self, operator: Operator, proposals: Sequence[Proposal]) -> list[Trial]:
         """Build and measure; where the cores allow, a kernel is measured while the next one is built."""
         trials: list[Trial] = []
-        built: asyncio.Queue[tuple[Proposal, Kernel | Failure] | None] = asyncio.Queue()
+        built: asyncio.Queue[tuple[Proposal, Kernel | None] | None] = asyncio.Queue()
 
         async def measure() -> None:
             best = operator.task.best
             while (item := await built.get()) is not None:
                 proposal, kernel = item
+                race_s = None if best is None else best * RACE
                 try:
-                    latency = await self._latency(kernel, best)
+                    latency = None if kernel is None else await self._timer.latency(kernel, race_s)
                 except Disturbed:
                     continue
                 best = min((one for one in (best, latency) if one is not None), default=None)
@@ -146,16 +159,20 @@ class Tuner:
         alongside = SEARCH_CORE not in CORES[self._threads]
         measuring = asyncio.ensure_future(measure()) if alongside else None
         for proposal in proposals:
-            kernel = await asyncio.to_thread(build, operator.work.module, proposal.trace, self._target)
-            built.put_nowait((proposal, kernel))
+            built.put_nowait((proposal, await self._kernel(operator.work, proposal)))
         built.put_nowait(None)
         await (measuring or measure())
         return trials
 
-    async def _latency(self, kernel: Kernel | Failure, best: float | None) -> float | None:
-        if isinstance(kernel, Failure):
+    async def _kernel(self, work: Workload, proposal: Proposal) -> Kernel | None:
+        """Build a kernel, unless it cannot be built or that takes LLVM minutes."""
+        try:
+            kernel = await self._compute.run(
+                build, work.module, proposal.trace, self._target, timeout_s=BUILD_S
+            )
+        except ComputeFailed:
             return None
-        return await self._timer.latency(kernel, None if best is None else best * RACE)
+        return None if isinstance(kernel, Failure) else kernel
 
     def _kept(self, work: Workload, proposal: Proposal, latency: float | None) -> Trial:
         trial = Trial(
@@ -179,9 +196,11 @@ class Tuner:
 async def tune(threads: int, names: Sequence[str], only: Sequence[str], seconds: float) -> None:
     """Give each model a round in turn until the time is over or nothing is left to try."""
     began = time.monotonic()
-    async with kernel_timer(CORES[threads]) as timer:
-        tuner = Tuner(threads, timer)
-        models = tuner.operators(names, only)
+    async with kernel_timer(CORES[threads]) as timer, hub_compute() as compute:
+        tuner = Tuner(threads, timer, compute)
+        models = await tuner.operators(names, only)
+        if set(names) == set(MODELS) and not any(only):
+            forget(threads, but={one.work.digest for operators in models.values() for one in operators})
         while time.monotonic() - began < seconds and models:
             for name in list(models):
                 operators = models[name]
@@ -193,6 +212,17 @@ async def tune(threads: int, names: Sequence[str], only: Sequence[str], seconds:
                 before, started = task.best, time.monotonic()
                 await tuner.round(operator)
                 _report(name, operators, operator, before, time.monotonic() - started)
+
+
+@asynccontextmanager
+async def hub_compute() -> AsyncIterator[Compute]:
+    """Provide the hub's own pool of warm processes, with one of them."""
+    compute = Compute(WarmPool(1, cores=[SEARCH_CORE]), slots=1)
+    try:
+        await compute.start()
+        yield compute
+    finally:
+        await compute.close()
 
 
 def _report(name: str, operators: list[Operator], one: Operator, before: float | None, took_s: float) -> None:
@@ -224,7 +254,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="parts of the names of operators, separated by commas")
     given = parser.parse_args()
     os.sched_setaffinity(0, {SEARCH_CORE})
-    warm.load()
     try:
         asyncio.run(tune(given.threads, given.models.split(","), given.only.split(","), given.hours * 3600))
     except KeyboardInterrupt:
