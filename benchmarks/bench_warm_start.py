@@ -18,7 +18,7 @@ from pathlib import Path
 import fleets
 from figures import Figure, keep, quick
 from operators import convolution, model
-from rig import HINTS, Knowledge, Trial, best, device, tune
+from rig import BATCH, HINTS, Knowledge, Trial, best, device, tune
 
 from resonator_hub import warm
 from resonator_hub.frontends import Workload
@@ -27,6 +27,7 @@ from resonator_hub.frontends.onnx import extract
 PAIRS = {
     "conv3x3 128->128 @28 after 64->64 @56": ((64, 64, 3, 56), (128, 128, 3, 28)),
     "conv1x1 256->128 @28 after 256->64 @56": ((256, 64, 1, 56), (256, 128, 1, 28)),
+    "depthwise 3x3 256 @28 after 128 @56": ((128, 128, 3, 56, 128), (256, 256, 3, 28, 256)),
 }
 SEEDS = (1,) if quick() else (1, 2, 3)
 TRIALS = 32 if quick() else 64
@@ -39,10 +40,16 @@ def main() -> None:
     first_s, again_s, trials = same_job_twice()
     os.sched_setaffinity(0, {int(fleets.HUB_CORE)})
     warm.load()
-    ratios, figures = [], []
+    ratios: list[float] = []
+    shares: list[float] = []
+    firsts: list[float] = []
+    figures = []
     for name, (known, new) in PAIRS.items():
-        needs = [compare(name, known, new, seed) for seed in SEEDS]
+        runs = [compare(name, known, new, seed) for seed in SEEDS]
+        firsts += [first_round(warmed) / first_round(cold) for cold, warmed in runs]
+        needs = [needs_of(cold, warmed) for cold, warmed in runs]
         ratios += [warm_needs / cold_needs for cold_needs, warm_needs in needs]
+        shares += [warm_needs / TRIALS for _, warm_needs in needs]
         cold, warmed = (sum(column) / len(needs) for column in zip(*needs, strict=True))
         figures.append(Figure(f"{name}: trials to {SHARE:.0%}, cold", cold, "trials"))
         figures.append(Figure(f"{name}: trials to {SHARE:.0%}, warm", warmed, "trials"))
@@ -53,9 +60,11 @@ def main() -> None:
             Figure("a job for the first time", first_s, "s"),
             Figure("the same job again, from records", again_s, "s", goal=10.0),
             Figure("the same job again: trials", trials, "trials", goal=0),
+            Figure("similar operators: mean latency of the first round, warm / cold", mean(firsts), "x"),
+            Figure(f"similar operators: trials to {SHARE:.0%}, warm / cold to the same", mean(ratios), "x"),
             Figure(
-                f"similar operators: trials to {SHARE:.0%}, warm / cold",
-                prod(ratios) ** (1 / len(ratios)),
+                f"similar operators: trials to {SHARE:.0%}, warm / all of a cold start",
+                mean(shares),
                 "x",
                 goal=0.5,
             ),
@@ -63,11 +72,16 @@ def main() -> None:
     )
 
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 
 
-def compare(name: str, known: Shape, new: Shape, seed: int) -> tuple[int, int]:
-    """Return how many trials a cold and a warm start need for `SHARE` of the cold one's final speed."""
+def mean(ratios: list[float]) -> float:
+    """Return the geometric mean."""
+    return float(prod(ratios) ** (1 / len(ratios)))
+
+
+def compare(name: str, known: Shape, new: Shape, seed: int) -> tuple[list[Trial], list[Trial]]:
+    """Return the trials of a cold and of a warm start."""
     target = fleets.target()
     before, work = operator(known, target), operator(new, target)
     with device() as box:
@@ -75,15 +89,25 @@ def compare(name: str, known: Shape, new: Shape, seed: int) -> tuple[int, int]:
         cold, _ = tune(work, target, box, TRIALS, seed)
         hints = tuple(one.trace for one in best(past, HINTS))
         warmed, _ = tune(work, target, box, TRIALS, seed, Knowledge(learned, hints))
-    goal_s = best(cold, 1)[0].latency_s / SHARE
-    needs = (needed(cold, goal_s), needed(warmed, goal_s))
+    needs = needs_of(cold, warmed)
     ends = [best(trials, 1)[0].latency_s * 1e6 for trials in (cold, warmed)]
     print(
         f"{name}, seed {seed}: cold {ends[0]:.0f} us, within {SHARE:.0%} of it after {needs[0]} trials; "
         f"warm {ends[1]:.0f} us, after {needs[1]}",
         flush=True,
     )
-    return needs
+    return cold, warmed
+
+
+def needs_of(cold: list[Trial], warmed: list[Trial]) -> tuple[int, int]:
+    """Return how many trials each start needs for `SHARE` of the cold one's final speed."""
+    goal_s = best(cold, 1)[0].latency_s / SHARE
+    return needed(cold, goal_s), needed(warmed, goal_s)
+
+
+def first_round(trials: list[Trial]) -> float:
+    """Return the mean latency of the first round, in seconds."""
+    return mean([trial.latency_s for trial in trials[:BATCH] if trial.latency_s is not None])
 
 
 def operator(shape: Shape, target: str) -> Workload:

@@ -15,14 +15,14 @@ def model(name: str) -> bytes:
     return convolution(*OPERATORS[name], pixels=56)
 
 
-def convolution(inputs: int, outputs: int, size: int, pixels: int) -> bytes:
+def convolution(inputs: int, outputs: int, size: int, pixels: int, groups: int = 1) -> bytes:
     """Return a convolution of `size` x `size` on `pixels` x `pixels` with bias and relu as an ONNX file."""
     random = np.random.default_rng(0)
-    weight = random.normal(0, 0.05, (outputs, inputs, size, size)).astype("float32")
+    weight = random.normal(0, 0.05, (outputs, inputs // groups, size, size)).astype("float32")
     bias = random.normal(0, 0.05, outputs).astype("float32")
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[size // 2] * 4),
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[size // 2] * 4, group=groups),
             helper.make_node("Relu", ["c"], ["y"]),
         ],
         f"conv{size}x{size}",
