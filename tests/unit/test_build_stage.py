@@ -61,7 +61,7 @@ async def test_what_another_version_built_is_built_again(
     with shop(tmp_path) as (hub, compute):
         hub.catalog.keep_programs({hub.blobs.put(b"one"): "p"})
         await built(hub, b"one")
-        monkeypatch.setattr("resonator_hub.records.catalog.version", lambda _name: "another")
+        monkeypatch.setattr("resonator_hub.records.catalog._version", lambda _name: "another")
         await built(hub, b"one")
         assert len(compute.asked("build")) == 2
 
