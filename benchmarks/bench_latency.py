@@ -132,8 +132,9 @@ def read(state: Path) -> Run:
     database = Database.read(state / JOURNAL)
     events = [event for event in Journal(database).events() if isinstance(event, Measured)]
     database.close()
+    # What was disturbed is measured again, and no trial.
+    kernels = [event for event in events if "/t" in event.candidate and event.failure is None]
     # Results are noted when they come in: the first one's measurement lies before the time in question.
-    kernels = [event for event in events if "/t" in event.candidate]
     took_s = kernels[-1].at - kernels[0].at
     busy_s = sum(event.device_time_s for event in kernels[1:])
     return Run(pace=(len(kernels) - 1) / took_s * 60, busy=busy_s / took_s)

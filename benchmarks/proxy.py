@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from fleets import HUB_CORE, on
 
 _CHUNK = 1 << 18
-_Reader, _Writer = asyncio.StreamReader, asyncio.StreamWriter
+_Reader = asyncio.StreamReader
+_Writer = asyncio.StreamWriter
 
 
 @contextmanager
