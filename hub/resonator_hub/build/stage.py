@@ -9,7 +9,7 @@ from resonator_hub.scheduler.commands import Build
 from resonator_hub.scheduler.events import BuildFailed, KernelBuilt
 from resonator_hub.workshop import Workshop
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 20.0
 
 
 async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
