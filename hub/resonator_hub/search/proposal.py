@@ -1,4 +1,4 @@
-"""Select: the next candidates of a task, from the space of tiles where it has any, else by evolution."""
+"""Select: the next candidates of a task, from a space of our own where it has one, else by evolution."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from resonator_hub import ir
 from resonator_hub.search import transfer
 from resonator_hub.search.evolution import evolve
 from resonator_hub.search.guide import Guide, features_of
+from resonator_hub.search.natural import natural
 from resonator_hub.search.tiling import explore
 from resonator_hub.search.tried import Tried
 
@@ -87,7 +88,10 @@ def _pools(
     seed: int,
     hints: Sequence[bytes],
 ) -> Iterator[list[Schedule]]:
-    """Yield schedules to choose from: tiles while there are any, then what evolution finds."""
+    """Yield schedules to choose from: the few of a plain operator, or tiles, or what evolution finds."""
+    if plain := natural(module, target):
+        yield plain
+        return
     size = WIDTH * count if guide.knows else count
     tiled = explore(module, target, tried, hints, size, seed)
     first = next(tiled, None)
