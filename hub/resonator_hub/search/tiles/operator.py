@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ class Operator:
 
     `axes` and `reductions` are extents; `reads` has, for each buffer that the reduction reads, the axes of
     the output it depends on; `padded` says that the first of these is computed by a block of its own.
-    `bits` is the size of an element.
+    `bits` is the size of an element. `period` is the extent of the last axis, or of one group of it where a
+    buffer is read at one place by all of a group: the channels of a grouped convolution.
     """
 
     axes: tuple[int, ...]
@@ -26,6 +29,7 @@ class Operator:
     reads: tuple[frozenset[int], ...]
     padded: bool
     bits: int
+    period: int
 
 
 def understand(module: IRModule) -> Operator | None:
@@ -43,14 +47,21 @@ def understand(module: IRModule) -> Operator | None:
         return None
     if any(tuple(map(_extent, block.iter_vars)) != axes for block in after):
         return None
-    if not all(_contiguous(region, main, _free(module)) for region in main.reads):
+    grouped = [not _contiguous(region, main, _free(module)) for region in main.reads]
+    groups = [_group(region, main) for region in compress(main.reads, grouped)]
+    if 1 in groups:
         return None
+    last = frozenset({len(axes) - 1})
     return Operator(
         axes=axes,
         reductions=tuple(_extent(axis) for axis in main.iter_vars if _reduces(axis)),
-        reads=tuple(_depends_on(region.region, main) for region in main.reads),
+        reads=tuple(
+            _depends_on(region.region, main) - (last if shared else frozenset())
+            for region, shared in zip(main.reads, grouped, strict=True)
+        ),
         padded=bool(before),
         bits=_bits(str(main.writes[0].source.dtype)),
+        period=gcd(axes[-1], *groups),
     )
 
 
@@ -104,3 +115,23 @@ def _stride(index: Any, block: Any) -> int | None:
     last = [axis.var for axis in block.iter_vars if not _reduces(axis)][-1]
     found = detect_linear_equation(index, [last])
     return int(found[0]) if found else None
+
+
+def _group(region: Any, block: Any) -> int:
+    """Return for how many neighbours along the last axis a region stays in place; 1 where it always moves."""
+    from tvm import tirx
+    from tvm_ffi import structural_walk
+
+    last = [axis.var for axis in block.iter_vars if not _reduces(axis)][-1]
+    uses: list[Any] = []
+    groups: list[int] = []
+
+    def visit(node: Any) -> None:
+        if last.same_as(node):
+            uses.append(node)
+        elif isinstance(node, tirx.FloorDiv) and last.same_as(node.a):
+            groups.append(int(node.b))
+
+    for one in region.region:
+        structural_walk(one.min, ((tirx.Var, tirx.FloorDiv), visit))
+    return gcd(*groups) if len(uses) == len(groups) else 1

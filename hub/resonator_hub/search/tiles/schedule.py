@@ -33,6 +33,9 @@ def schedule(module: IRModule, tile: Tile, target: Target, cores: int) -> Schedu
 
 def _apply(made: Schedule, tile: Tile, cores: int) -> None:
     before, main, out = _blocks(made)
+    if before is not None and not tile.pack and _copies(made.get(before)):
+        made.compute_inline(before)
+        before = None
     made.annotate(made.get_sblock("root"), ANNOTATION, str(tile))
     pairs = [
         made.split(loop, [None, size]) for loop, size in zip(made.get_loops(out), tile.extents, strict=True)
@@ -65,6 +68,13 @@ def _blocks(made: Schedule) -> tuple[Any, Any, Any]:
         return before, main, made.cache_write(main, 0, "local")
     made.set_scope(main, 0, "local")
     return before, main, blocks[-1]
+
+
+def _copies(block: Any) -> bool:
+    """Return whether a block pads by nothing, as that of a 1 x 1 convolution does."""
+    read = getattr(block.body.value, "indices", ())
+    written = block.body.indices
+    return len(read) == len(written) and all(a.same_as(b) for a, b in zip(read, written, strict=True))
 
 
 def _reduce(made: Schedule, main: Any, outer: list[Any], tile: Tile) -> Any:
