@@ -27,6 +27,8 @@ _LATENCY = 8
 _LOAD = 0.7
 """What a load costs beside a multiplication; some are hidden behind one."""
 _SPILLED = 0.4
+_PACKED_AGAIN = 0.85
+"""Packing within a loop over outputs that read the same packs the same again."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ def _promise(tile: Tile, operator: Operator, machine: Machine) -> float:
     blocks = prod(extent // size for extent, size in zip(operator.axes, tile.extents, strict=True))
     shared = blocks / (-(-blocks // machine.cores) * machine.cores)
     width = tile.lanes / (each * widest)
-    return float(width**0.5 * busy * fed * shared * (_SPILLED if spilled else 1.0))
+    again = not operator.reads[0].issuperset(tile.order[: tile.pack])
+    return float(
+        width**0.5 * busy * fed * shared * (_SPILLED if spilled else 1.0) * (_PACKED_AGAIN if again else 1.0)
+    )
 
 
 def _loads(tile: Tile, axes: frozenset[int], each: int) -> float:
