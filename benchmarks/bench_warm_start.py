@@ -61,10 +61,12 @@ def main() -> None:
             Figure("the same job again, from records", again_s, "s", goal=10.0),
             Figure("the same job again: trials", trials, "trials", goal=0),
             Figure("similar operators: mean latency of the first round, warm / cold", mean(firsts), "x"),
-            Figure(f"similar operators: trials to {SHARE:.0%}, warm / cold to the same", mean(ratios), "x"),
             Figure(
-                f"similar operators: trials to {SHARE:.0%}, warm / all of a cold start",
-                mean(shares),
+                f"similar operators: trials to {SHARE:.0%}, warm / all of a cold start", mean(shares), "x"
+            ),
+            Figure(
+                f"similar operators: trials to {SHARE:.0%}, warm / cold to the same",
+                mean(ratios),
                 "x",
                 goal=0.5,
             ),
