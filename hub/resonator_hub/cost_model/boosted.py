@@ -34,7 +34,7 @@ def update(samples: Sequence[Sample], previous: bytes | None) -> bytes:
     A sample's score is the best latency known of its group divided by its own, in (0, 1], so that tasks
     of very different latencies share one model; its logarithm is learned, so that slow kernels are told
     apart too. It is the memory that is extended, and the trees are grown anew on all of it, which takes
-    as long after 20,000 samples as after 2,000 (docs/adr/0001). Raises ValueError where there is nothing
+    as long after 20,000 samples as after 1,000 (docs/adr/0001). Raises ValueError where there is nothing
     to learn.
     """
     memory = Memory.empty() if previous is None else _memory(previous)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resonator_hub.cost_model.features import WIDTH, unpack_features
 
-LIMIT = 2000
+LIMIT = 1000
 """How many kernels are remembered, at 656 bytes each before compression."""
 
 
