@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -59,6 +60,7 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is for the agent to act upon
             )
         self.pid = self._popen.pid
+        self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     async def warm(self) -> None:
         """Wait until the process has loaded the TVM runtime; raises EOFError when it is gone before."""
@@ -96,7 +98,9 @@ class WorkerProcess:
                 await self._writer.wait_closed()
         with self._said:
             said = self.last_words()
-        return _autopsy(self._popen.returncode, usage.ru_maxrss * 1024, self._limits.memory, said)
+        # A child's peak begins at its parent's: below that, nothing is known of its own.
+        peak = usage.ru_maxrss if usage.ru_maxrss > self._inherited else 0
+        return _autopsy(self._popen.returncode, peak * 1024, self._limits.memory, said)
 
     def last_words(self) -> str:
         """Return the end of what the process printed."""
