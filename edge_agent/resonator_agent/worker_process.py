@@ -19,6 +19,8 @@ from typing import IO, Any
 from resonator.failures import Failure, FailureKind
 from resonator_agent import wire
 
+_SURELY_ITS_OWN = 1.02
+"""A peak must be this much above what was inherited to be the child's own; the kernel counts roughly."""
 _MEMORY_SHARE = 0.7
 """A process that died with this much of its memory limit resident died of it."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory")
@@ -60,7 +62,7 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is for the agent to act upon
             )
         self.pid = self._popen.pid
-        self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._inherited = _resident()
 
     async def warm(self) -> None:
         """Wait until the process has loaded the TVM runtime; raises EOFError when it is gone before."""
@@ -99,13 +101,20 @@ class WorkerProcess:
         with self._said:
             said = self.last_words()
         # A child's peak begins at its parent's: below that, nothing is known of its own.
-        peak = usage.ru_maxrss if usage.ru_maxrss > self._inherited else 0
-        return _autopsy(self._popen.returncode, peak * 1024, self._limits.memory, said)
+        peak = usage.ru_maxrss * 1024
+        known = peak if peak > _SURELY_ITS_OWN * self._inherited else 0
+        return _autopsy(self._popen.returncode, known, self._limits.memory, said)
 
     def last_words(self) -> str:
         """Return the end of what the process printed."""
         self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - 4000))
         return self._said.read().decode(errors="replace").strip()
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds now."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def _environment(limits: Limits) -> dict[str, str]:
