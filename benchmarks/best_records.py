@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def target(threads: int) -> str:
 def archived(threads: int) -> tuple[Archived, ...]:
     """Return what was kept for this number of threads, on whatever processor."""
     path = _path(threads)
-    return archive.unpack(path.read_bytes()) if path.exists() else ()
+    return archive.unpack(base64.decodebytes(path.read_bytes())) if path.exists() else ()
 
 
 def keep(threads: int, records: Iterable[Archived]) -> None:
@@ -55,7 +56,7 @@ def chosen(tasks: Iterable[Workload], threads: int) -> list[Best]:
 def _write(threads: int, records: Collection[Archived]) -> None:
     FOLDER.mkdir(exist_ok=True)
     fresh = _path(threads).with_suffix(".new")
-    fresh.write_bytes(archive.pack(records))
+    fresh.write_bytes(base64.encodebytes(archive.pack(records)))  # text, as version control likes it
     fresh.replace(_path(threads))
 
 
