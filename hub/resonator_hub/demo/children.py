@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -46,16 +46,19 @@ class Child:
         """Ask the process to end, and end it with all that it started if it does not."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGINT)
-            try:
+            with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._process.wait(), GOODBYE_S)
-            except asyncio.TimeoutError:
-                await self.kill()
+            self.kill()
 
-    async def kill(self) -> None:
-        """End the process with all that it started, at once."""
+    def kill(self) -> None:
+        """End the process, if it still runs, with all that it started."""
         if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
+            with suppress(ProcessLookupError):  # it has ended, and asyncio has yet to hear of it
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def wait(self) -> None:
+        """Wait until the process has ended."""
+        await self._process.wait()
 
 
 class Children:
@@ -92,8 +95,9 @@ class Children:
                 await child.stop()
         finally:
             for child in self._running:
-                await child.kill()
-            self._running.clear()
+                child.kill()
+            for child in self._running:
+                await child.wait()
 
     async def __aenter__(self) -> Self:
         return self

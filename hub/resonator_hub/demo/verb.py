@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json as jsonlib
+import signal
 import sys
 import tempfile
 import time
@@ -65,7 +66,10 @@ def demo(
     chosen = model or _prepare_model(output.parent)
     cores = plan(usable_cores())
     with _state(state) as folder, pinned(cores.hub):
-        report = asyncio.run(Demo(chosen, trials, cores, folder, output, json=json).run())
+        try:
+            report = asyncio.run(Demo(chosen, trials, cores, folder, output, json=json).run())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
     if json:
         print_json(report.to_json())
     else:
@@ -101,7 +105,15 @@ class Demo:
         self._began = time.monotonic()
 
     async def run(self) -> Report:
-        """Tune, compare and draw; every process started here has ended when this returns or raises."""
+        """Tune, compare and draw; every process started here has ended when this returns or raises.
+
+        Ctrl-C and SIGTERM cancel this, so that they strike where it awaits and nowhere else: once to
+        stop the processes, once more to kill them.
+        """
+        running = asyncio.current_task()
+        assert running is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
         async with Children(self._logs) as children:
             try:
                 await self._start(children)
