@@ -12,11 +12,13 @@ pytest.importorskip("tvm")
 
 from resonator_hub import ir, warm
 from resonator_hub.build.kernel import _arguments
+from resonator_hub.processor import Processor
 from resonator_hub.search import tiles
-from resonator_hub.search.tiles import Machine
+from resonator_hub.search.tiles.operator import Operator, understand
+from resonator_hub.search.tiles.space import points
 
 PORTABLE = '{"kind": "llvm", "num-cores": 1}'  # runs on whatever machine tests this
-WIDE = Machine(bits=512, registers=32, cores=1)
+WIDE = Processor(bits=512, registers=32, cores=1)
 
 
 def _convolution(channels: int, groups: int) -> Any:
@@ -43,8 +45,8 @@ def _run(module: Any) -> Any:
     return arrays[-1].numpy()
 
 
-def _operator(channels: int, groups: int) -> tiles.Operator:
-    operator = tiles.understand(_convolution(channels, groups))
+def _operator(channels: int, groups: int) -> Operator:
+    operator = understand(_convolution(channels, groups))
     assert operator is not None
     return operator
 
@@ -56,13 +58,13 @@ def test_the_channels_of_a_group_share_what_they_read() -> None:
 
 
 def test_no_tile_straddles_two_groups() -> None:
-    space = tiles.points(_operator(channels=272, groups=4), WIDE)
+    space = points(_operator(channels=272, groups=4), WIDE)
     assert space
     assert all(68 % tile.extents[-1] == 0 for tile in space)
 
 
 def test_odd_groups_are_one_vector_with_the_whole_reduction_written_out() -> None:
-    space = tiles.points(_operator(channels=272, groups=4), WIDE)
+    space = points(_operator(channels=272, groups=4), WIDE)
     best = max(space, key=lambda tile: space[tile])
     assert best.lanes in (34, 68)
     assert best.unroll == 68
@@ -70,16 +72,16 @@ def test_odd_groups_are_one_vector_with_the_whole_reduction_written_out() -> Non
 
 def test_sums_fit_the_registers() -> None:
     for channels in (136, 256, 544):
-        for tile in tiles.points(_operator(channels, 4), WIDE):
+        for tile in points(_operator(channels, 4), WIDE):
             assert prod(tile.extents) // tile.lanes * -(-tile.lanes // 16) < WIDE.registers
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(24, 4), (80, 4), (128, 8)])
 def test_a_tile_computes_what_the_operator_does(channels: int, groups: int) -> None:
     module = _convolution(channels, groups)
-    space = tiles.points(_operator(channels, groups), WIDE)
+    space = points(_operator(channels, groups), WIDE)
     tile = max(space, key=lambda one: (space[one], str(one)))
-    made = tiles.schedule(_without_weights(module), tile, ir.parse_target(PORTABLE), cores=1)
+    made = tiles.schedule(_without_weights(module), tile, PORTABLE)
     assert made is not None
     np.testing.assert_allclose(_run(made.mod), _run(module), rtol=1e-4, atol=1e-4)
 

@@ -12,6 +12,7 @@ from resonator_hub import ir
 from resonator_hub.frontends.layout import channels_last
 from resonator_hub.frontends.model import ModelInvalid, Workload
 from resonator_hub.frontends.winograd import minimal_filtering
+from resonator_hub.processor import processor_of
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -40,9 +41,8 @@ def import_graph(prepared: Any, target: str) -> IRModule:
             warnings.simplefilter("ignore")  # ONNX's checker disapproves of much that works
             module = from_onnx(prepared, keep_params_in_input=False)
             module = tvm.transform.Sequential(simplify)(module)
-            if compiled_for.kind.name == "llvm":
-                module = channels_last(module)
-                module = minimal_filtering(module, int(compiled_for.attrs.get("num-cores", 1)))
+            if processor := processor_of(target):
+                module = minimal_filtering(channels_last(module), processor)
             return tvm.transform.Sequential(fuse)(module)
     except tvm.error.OpNotImplemented as error:
         names = str(error).rpartition(":")[2].strip()

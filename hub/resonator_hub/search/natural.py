@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import TYPE_CHECKING, Any
 
-from resonator_hub.search.tiles import Machine, machine_of
+from resonator_hub.processor import WORTH_THREADS, Processor, processor_of
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _SHORT = 32
 """A loop of at most this many steps may be written out."""
-_WORTH_THREADS = 20_000
-"""Elements that take one core about as long as it takes to wake the others: a few microseconds."""
 _SQUARES = (8, 16)
 
 
@@ -43,15 +41,15 @@ def natural(module: IRModule, target: str) -> list[Schedule]:
     """
     from tvm.s_tir.schedule import ScheduleError
 
-    machine = machine_of(target)
+    processor = processor_of(target)
     try:
-        base = _in_one_pass(module) if machine else None
+        base = _in_one_pass(module) if processor else None
     except ScheduleError:  # more than one output
         return []
-    if machine is None or base is None:
+    if processor is None or base is None:
         return []
     extents = [int(base.get(loop).extent) for loop in _loops(base)]
-    return [_scheduled(base.copy(), form) for form in _forms(extents, machine)]
+    return [_scheduled(base.copy(), form) for form in _forms(extents, processor)]
 
 
 def _in_one_pass(module: IRModule) -> Schedule | None:
@@ -107,14 +105,14 @@ def _cut(extent: int, cuts: set[int]) -> list[int]:
     return [*factors, left]
 
 
-def _forms(extents: list[int], machine: Machine) -> Iterator[_Form]:
-    for threads in (False, True) if machine.cores > 1 and prod(extents) >= _WORTH_THREADS else (False,):
+def _forms(extents: list[int], processor: Processor) -> Iterator[_Form]:
+    for threads in (False, True) if processor.cores > 1 and prod(extents) >= WORTH_THREADS else (False,):
         last = len(extents) - 1
         short = [place for place in (last - 1, last) if place > 0 and extents[place] <= _SHORT]
         yield _Form(threads=threads)
         for place in short:
             yield _Form(written=(place,), threads=threads)
-        for lanes in (machine.bits // 32, machine.bits // 64):
+        for lanes in (processor.bits // 32, processor.bits // 64):
             if extents[last] % lanes == 0:
                 yield _Form(lanes, threads=threads)
                 if last - 1 in short:

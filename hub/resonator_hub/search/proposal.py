@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from resonator_hub import cost_model as learned
 from resonator_hub import ir
-from resonator_hub.search import transfer
+from resonator_hub.search import tiling, transfer
 from resonator_hub.search.evolution import evolve
 from resonator_hub.search.guide import Guide, features_of
 from resonator_hub.search.natural import natural
-from resonator_hub.search.tiling import explore
 from resonator_hub.search.tried import Tried
 
 if TYPE_CHECKING:
@@ -57,51 +56,49 @@ def select(
     seen: frozenset[str],
     hints: Sequence[bytes] = (),
 ) -> tuple[Proposal, ...]:
-    """Return up to `count` new candidates, best predicted first, none with a digest in `seen`.
+    """Return up to `count` new candidates, none with a digest in `seen`.
 
-    `hints` are traces that were good for similar operators. Candidates that the cost model expects to be
-    poor are replaced by others, before any of them is built. Fewer, or none, come back when the space is
-    exhausted. Equal arguments give equal proposals.
+    First come those nearest to `hints`, traces that were good for similar operators, in their order; then
+    others, best predicted first. Of these, candidates that the cost model expects to be poor are replaced
+    before they are built. Fewer, or none, come back when the space is exhausted. Equal arguments give equal
+    proposals.
     """
     module = ir.unpack_module(workload)
     guide, random = Guide(cost_model, seed), Random(seed)
-    chosen: dict[str, Proposal] = {}
+    plain = natural(module, target)
+    near = [] if plain or not hints else _near(module, target, hints)
+    fresh = _fresh(workload, near, seen)
+    handed_on = _judged(module, target, fresh, cost_model)[: math.ceil(count * (1.0 - DARING))]
+    found: dict[str, Proposal] = {}
     poor: list[Proposal] = []
-    for pool in _pools(module, target, tried, guide, count, seed, hints):
-        judged = _judged(module, target, _fresh(workload, pool, seen.union(chosen)), cost_model)
-        taken = _chosen(judged, count - len(chosen), random)
-        chosen.update((one.digest, one) for one in taken)
+    for pool in [plain] if plain else _pools(module, target, tried, guide, count, seed):
+        known = seen.union(found, (one.digest for one in handed_on))
+        judged = _judged(module, target, _fresh(workload, pool, known), cost_model)
+        wanted = count - len(handed_on) - len(found)
+        found.update((one.digest, one) for one in _chosen(judged, wanted, random))
         poor += [one for one in judged if one.predicted is not None and one.predicted < POOR]
-        if len(chosen) >= count:
+        if len(handed_on) + len(found) >= count:
             break
-    best_first = sorted(chosen.values() or poor, key=lambda one: -(one.predicted or 0.0))
+    best_first = sorted(found.values() or poor, key=lambda one: -(one.predicted or 0.0))
     # Where all that is left is expected to be poor, a few show whether the cost model is right.
-    return tuple(best_first[: len(chosen) or math.ceil(count * DARING)])
+    return (*handed_on, *best_first[: len(found) or math.ceil(count * DARING)])
+
+
+def _near(module: IRModule, target: str, hints: Sequence[bytes]) -> list[Schedule]:
+    """Return the schedules of this operator that are most like those of similar ones, in their order."""
+    return tiling.near(module, target, hints) or transfer.adapted(hints, module, ir.parse_target(target))
 
 
 def _pools(
-    module: IRModule,
-    target: str,
-    tried: Sequence[Tried],
-    guide: Guide,
-    count: int,
-    seed: int,
-    hints: Sequence[bytes],
+    module: IRModule, target: str, tried: Sequence[Tried], guide: Guide, count: int, seed: int
 ) -> Iterator[list[Schedule]]:
-    """Yield schedules to choose from: the few of a plain operator, or tiles, or what evolution finds."""
-    if plain := natural(module, target):
-        yield plain
-        return
-    size = WIDTH * count if guide.knows else count
-    tiled = explore(module, target, tried, hints, size, seed)
+    """Yield schedules to choose from: tiles, or what evolution finds for operators without."""
+    tiled = tiling.explore(module, target, tried, WIDTH * count if guide.knows else count, seed)
     first = next(tiled, None)
-    if first is not None:
+    if first is None:
+        yield from evolve(module, ir.parse_target(target), tried, guide, math.ceil(SPARE * count), seed)
+    else:
         yield from islice(chain([first], tiled), POOLS)
-        return
-    compiled_for = ir.parse_target(target)
-    if adapted := transfer.adapted(hints, module, compiled_for):
-        yield adapted
-    yield from evolve(module, compiled_for, tried, guide, math.ceil(SPARE * count), seed)
 
 
 def _fresh(workload: bytes, pool: Sequence[Schedule], seen: Container[str]) -> dict[str, Schedule]:

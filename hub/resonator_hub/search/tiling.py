@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,28 +22,31 @@ GREED = 8.0
 
 
 def explore(
-    module: IRModule, target: str, tried: Sequence[Tried], hints: Sequence[bytes], size: int, seed: int
+    module: IRModule, target: str, tried: Sequence[Tried], size: int, seed: int
 ) -> Iterator[list[Schedule]]:
     """Yield pools of `size` schedules, until the space is exhausted.
 
-    Half of a pool varies one choice of the best tiles known, `hints` of similar operators among them; the
-    other half is drawn at random, better promises more often. Yields nothing for operators without tiles.
+    Half of a pool varies one choice of the best tiles known; the other half is drawn at random, better
+    promises more often. Yields nothing for operators without tiles.
     """
-    machine = tiles.machine_of(target)
-    operator = tiles.understand(module) if machine else None
-    if machine is None or operator is None:
-        return
-    space = tiles.points(operator, machine)
+    space = tiles.space_of(module, target)
     random = Random(seed)
-    best = _best(tried)
+    best = _tiles(one.trace for one in sorted(tried, key=lambda one: (one.latency_s, one.trace)))
     left = {tile: promise**GREED for tile, promise in space.items() if tile not in best}
-    likely = [near for hint in _tiles(hints) if (near := tiles.nearest(hint, left))]
-    likely += [near for tile in best[:BEST] for near in tiles.neighbours(tile, left)]
-    compiled_for = ir.parse_target(target)
+    likely = [near for tile in best[:BEST] for near in tiles.neighbours(tile, left)]
     while left:
-        pool = _pool(likely, left, size, random)
-        made = [tiles.schedule(module, tile, compiled_for, machine.cores) for tile in pool]
-        yield [schedule for schedule in made if schedule is not None]
+        yield _made(module, target, _pool(likely, left, size, random))
+
+
+def near(module: IRModule, target: str, hints: Sequence[bytes]) -> list[Schedule]:
+    """Return the schedules whose tiles are most like those of `hints`, traces of similar operators."""
+    space = tiles.space_of(module, target)
+    return _made(module, target, [alike for hint in _tiles(hints) if (alike := tiles.nearest(hint, space))])
+
+
+def _made(module: IRModule, target: str, chosen: Sequence[Tile]) -> list[Schedule]:
+    made = (tiles.schedule(module, tile, target) for tile in dict.fromkeys(chosen))
+    return [schedule for schedule in made if schedule is not None]
 
 
 def _pool(likely: list[Tile], left: dict[Tile, float], size: int, random: Random) -> list[Tile]:
@@ -63,11 +66,6 @@ def _draw(weights: Mapping[Tile, float], size: int, random: Random) -> list[Tile
     return sorted(keys, key=lambda tile: -keys[tile])[:size]
 
 
-def _best(tried: Sequence[Tried]) -> list[Tile]:
-    fastest = sorted(tried, key=lambda record: (record.latency_s, record.trace))
-    return _tiles([record.trace for record in fastest])
-
-
-def _tiles(traces: Sequence[bytes]) -> list[Tile]:
+def _tiles(traces: Iterable[bytes]) -> list[Tile]:
     found = (tiles.tile_of(ir.unpack_trace(trace)) for trace in traces)
     return [tile for tile in found if tile is not None]

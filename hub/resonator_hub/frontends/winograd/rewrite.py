@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resonator_hub.frontends.winograd.scheme import F2, F4, Scheme, weights
 from resonator_hub.frontends.winograd.transforms import input_transform, output_transform
+from resonator_hub.processor import Processor
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -24,7 +25,7 @@ _GAIN = 0.85
 """The share of the plain convolution's estimate below which the difference is certain enough."""
 
 
-def minimal_filtering(module: IRModule, cores: int) -> IRModule:
+def minimal_filtering(module: IRModule, processor: Processor) -> IRModule:
     """Return the model with those 3x3 convolutions (NHWC, constant weights) rewritten that become faster."""
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -37,7 +38,7 @@ def minimal_filtering(module: IRModule, cores: int) -> IRModule:
             found = _convolution(call, graph)
             if found is None:
                 return self.visit_expr_post_order(call)
-            return _rewritten(found, self.visit_expr(found.image), self.builder_, cores)
+            return _rewritten(found, self.visit_expr(found.image), self.builder_, processor)
 
     rewriter = Rewriter(module)
     rewriter.builder_.update_func(module.get_global_var("main"), rewriter.visit_expr(module["main"]))
@@ -123,7 +124,7 @@ def _best_scheme(shape: Sequence[int], channels: int) -> Scheme | None:
     return best if cost(best) < _GAIN * plain else None
 
 
-def _rewritten(found: _Convolution, image: Any, builder: Any, cores: int) -> Any:
+def _rewritten(found: _Convolution, image: Any, builder: Any, processor: Processor) -> Any:
     from tvm import relax
 
     scheme, (n, height, width, _) = found.scheme, found.shape
@@ -133,9 +134,9 @@ def _rewritten(found: _Convolution, image: Any, builder: Any, cores: int) -> Any
         out = relax.TensorType(shape, "float32")
         return builder.emit(relax.call_tir(builder.add_func(function, name), arguments, out))
 
-    to_places = input_transform((n, height, width, channels), scheme, cores)
+    to_places = input_transform((n, height, width, channels), scheme, processor)
     tiles = n * scheme.tiles(height) * scheme.tiles(width)
     split = call(to_places, "winograd_input", [image], places, tiles, channels)
     product = builder.emit(relax.op.matmul(split, relax.const(weights(found.kernel, scheme))))
-    to_image = output_transform(found.shape, scheme, cores, relu=found.relu)
+    to_image = output_transform(found.shape, scheme, processor, relu=found.relu)
     return call(to_image, "winograd_output", [product, found.bias], *found.shape)

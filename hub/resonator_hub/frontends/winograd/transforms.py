@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resonator_hub.frontends.winograd.scheme import Scheme
+from resonator_hub.processor import WORTH_THREADS, Processor
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
-_LANES = 16
-_PARALLEL = 20_000
-"""Elements below which a transform is not worth sharing among threads: to wake them takes 3 us."""
 
-
-def input_transform(shape: Sequence[int], scheme: Scheme, cores: int) -> PrimFunc:
+def input_transform(shape: Sequence[int], scheme: Scheme, processor: Processor) -> PrimFunc:
     """Return the function that turns an image (n, h, w, c) into (places, tiles, c), scheduled."""
     from tvm import te, tirx
     from tvm.s_tir import Schedule
@@ -49,15 +47,15 @@ def input_transform(shape: Sequence[int], scheme: Scheme, cores: int) -> PrimFun
     block, pad = made.get_sblock("places", "main"), made.get_sblock("padded", "main")
     p, tile, c = made.get_loops(block)
     row, column = made.split(tile, [None, columns])
-    (y, x), (vectors, lanes) = made.split(p, [None, side]), made.split(c, [None, _lanes(channels)])
+    (y, x), (vectors, lanes) = made.split(p, [None, side]), made.split(c, [None, _lanes(channels, processor)])
     made.reorder(row, column, vectors, y, x, lanes)
     _write_out(made, made.get_sblock("halves", "main"), vectors, (y, x), lanes)
     made.compute_at(pad, row)
-    made.vectorize(made.split(made.get_loops(pad)[-1], [None, _lanes(channels)])[1])
-    return _scheduled(made, row, cores, tiles * channels)
+    made.vectorize(made.split(made.get_loops(pad)[-1], [None, _lanes(channels, processor)])[1])
+    return _scheduled(made, row, processor, tiles * channels)
 
 
-def output_transform(shape: Sequence[int], scheme: Scheme, cores: int, *, relu: bool) -> PrimFunc:
+def output_transform(shape: Sequence[int], scheme: Scheme, processor: Processor, *, relu: bool) -> PrimFunc:
     """Return the function that turns (places, tiles, c) and a bias into the image `shape`, scheduled."""
     from tvm import te, tirx
     from tvm.s_tir import Schedule
@@ -83,10 +81,10 @@ def output_transform(shape: Sequence[int], scheme: Scheme, cores: int, *, relu: 
     made = Schedule(te.create_prim_func([places, bias, image]))
     i, y, x, c = made.get_loops(made.get_sblock("image", "main"))
     (row, dy), (column, dx) = made.split(y, [None, m]), made.split(x, [None, m])
-    vectors, lanes = made.split(c, [None, _lanes(channels)])
+    vectors, lanes = made.split(c, [None, _lanes(channels, processor)])
     made.reorder(i, row, column, vectors, dy, dx, lanes)
     _write_out(made, made.get_sblock("halves", "main"), vectors, (dy, dx), lanes)
-    return _scheduled(made, made.fuse(i, row), cores, n * height * width * channels)
+    return _scheduled(made, made.fuse(i, row), processor, n * height * width * channels)
 
 
 def _choice(number: Any, matrix: Sequence[Sequence[float]], element: Any) -> Any:
@@ -111,8 +109,9 @@ def _sum(terms: Sequence[tuple[Any, float]]) -> Any:
     return total
 
 
-def _lanes(channels: int) -> int:
-    return next(lanes for lanes in (_LANES, 8, 4, 2, 1) if channels % lanes == 0)
+def _lanes(channels: int, processor: Processor) -> int:
+    """Return the longest vector of float32 that divides the channels."""
+    return math.gcd(channels, processor.bits // 32)
 
 
 def _write_out(made: Any, halves: Any, at: Any, tile: Sequence[Any], lanes: Any) -> None:
@@ -126,8 +125,8 @@ def _write_out(made: Any, halves: Any, at: Any, tile: Sequence[Any], lanes: Any)
     made.vectorize(lanes)
 
 
-def _scheduled(made: Any, outer: Any, cores: int, elements: int) -> PrimFunc:
-    if cores > 1 and elements >= _PARALLEL:
+def _scheduled(made: Any, outer: Any, processor: Processor, elements: int) -> PrimFunc:
+    if processor.cores > 1 and elements >= WORTH_THREADS:
         made.parallel(outer)
     opaque = 8  # TVM's OpPatternKind: nothing is fused with it
     function = made.mod["main"].without_attr("global_symbol")

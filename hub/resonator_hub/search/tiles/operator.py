@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 _REDUCTION = 2  # TVM's IterVar.CommReduce
 
 
+def reduces(axis: Any) -> bool:
+    """Return whether a block adds up along this axis (TVM's `IterVar`)."""
+    return int(axis.iter_type) == _REDUCTION
+
+
 @dataclass(frozen=True)
 class Operator:
     """One reduction, perhaps with padding before it and element-wise steps after it.
@@ -38,11 +43,11 @@ def understand(module: IRModule) -> Operator | None:
 
     schedule = Schedule(module)
     blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
-    sums = [number for number, block in enumerate(blocks) if _reduced(block)]
+    sums = [number for number, block in enumerate(blocks) if any(map(reduces, block.iter_vars))]
     if len(sums) != 1:
         return None
     before, main, after = blocks[: sums[0]], blocks[sums[0]], blocks[sums[0] + 1 :]
-    axes = tuple(_extent(axis) for axis in main.iter_vars if not _reduces(axis))
+    axes = tuple(_extent(axis) for axis in main.iter_vars if not reduces(axis))
     if len(before) > 1 or len(main.writes) != 1 or not axes:
         return None
     if any(tuple(map(_extent, block.iter_vars)) != axes for block in after):
@@ -54,7 +59,7 @@ def understand(module: IRModule) -> Operator | None:
     last = frozenset({len(axes) - 1})
     return Operator(
         axes=axes,
-        reductions=tuple(_extent(axis) for axis in main.iter_vars if _reduces(axis)),
+        reductions=tuple(_extent(axis) for axis in main.iter_vars if reduces(axis)),
         reads=tuple(
             _depends_on(region.region, main) - (last if shared else frozenset())
             for region, shared in zip(main.reads, grouped, strict=True)
@@ -63,14 +68,6 @@ def understand(module: IRModule) -> Operator | None:
         bits=_bits(str(main.writes[0].source.dtype)),
         period=gcd(axes[-1], *groups),
     )
-
-
-def _reduces(axis: Any) -> bool:
-    return int(axis.iter_type) == _REDUCTION
-
-
-def _reduced(block: Any) -> bool:
-    return any(_reduces(axis) for axis in block.iter_vars)
 
 
 def _extent(axis: Any) -> int:
@@ -93,7 +90,7 @@ def _depends_on(ranges: Sequence[Any], block: Any) -> frozenset[int]:
     """Return the axes of the output that the start of a region depends on."""
     from tvm.tirx.analysis import undefined_vars
 
-    axes = [axis.var for axis in block.iter_vars if not _reduces(axis)]
+    axes = [axis.var for axis in block.iter_vars if not reduces(axis)]
     used = [variable for one in ranges for variable in undefined_vars(one.min)]
     return frozenset(
         number for number, axis in enumerate(axes) if any(axis.same_as(variable) for variable in used)
@@ -102,7 +99,7 @@ def _depends_on(ranges: Sequence[Any], block: Any) -> frozenset[int]:
 
 def _contiguous(region: Any, block: Any, free: frozenset[str]) -> bool:
     """Return whether a vector along the last axis is one load, or one value for all."""
-    last = sum(not _reduces(axis) for axis in block.iter_vars) - 1
+    last = sum(not reduces(axis) for axis in block.iter_vars) - 1
     if last not in _depends_on(region.region, block) or str(region.source.name) in free:
         return True
     return last not in _depends_on(region.region[:-1], block) and _stride(region.region[-1].min, block) == 1
@@ -112,7 +109,7 @@ def _stride(index: Any, block: Any) -> int | None:
     """Return how far an index moves with the last axis of the output, or None where it is not linear."""
     from tvm.sym import detect_linear_equation
 
-    last = [axis.var for axis in block.iter_vars if not _reduces(axis)][-1]
+    last = [axis.var for axis in block.iter_vars if not reduces(axis)][-1]
     found = detect_linear_equation(index, [last])
     return int(found[0]) if found else None
 
@@ -122,7 +119,7 @@ def _group(region: Any, block: Any) -> int:
     from tvm import tirx
     from tvm_ffi import structural_walk
 
-    last = [axis.var for axis in block.iter_vars if not _reduces(axis)][-1]
+    last = [axis.var for axis in block.iter_vars if not reduces(axis)][-1]
     uses: list[Any] = []
     groups: list[int] = []
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resonator_hub import ir
+from resonator_hub.processor import processor_of
+from resonator_hub.search.tiles.operator import reduces
 from resonator_hub.search.tiles.tile import ANNOTATION, Tile
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
     from tvm.s_tir import Schedule
-    from tvm.target import Target
 
 
-def schedule(module: IRModule, tile: Tile, target: Target, cores: int) -> Schedule | None:
+def schedule(module: IRModule, tile: Tile, target: str) -> Schedule | None:
     """Return the operator scheduled by `tile`, weights in the order they are read; None if TVM cannot.
 
     Each block of the output is summed in registers: for each step of the reduction a vector of one
@@ -23,9 +25,9 @@ def schedule(module: IRModule, tile: Tile, target: Target, cores: int) -> Schedu
     from tvm.s_tir import Schedule
     from tvm.s_tir.schedule import ScheduleError
 
-    made = Schedule(module)
+    made, processor = Schedule(module), processor_of(target)
     try:
-        _apply(made, tile, cores)
+        _apply(made, tile, processor.cores if processor else 1)
         return made if _rewrite_layout(made, module, target) else None
     except ScheduleError:
         return None
@@ -57,9 +59,7 @@ def _blocks(made: Schedule) -> tuple[Any, Any, Any]:
     """Return the block that pads (or None), the one that reduces, and the one that writes the output."""
     blocks = made.get_child_blocks(made.get_sblock("root"))
     number = next(
-        number
-        for number, block in enumerate(blocks)
-        if any(int(axis.iter_type) == 2 for axis in made.get(block).iter_vars)
+        number for number, block in enumerate(blocks) if any(map(reduces, made.get(block).iter_vars))
     )
     for block in blocks[number + 1 : -1]:
         made.compute_inline(block)
@@ -82,10 +82,8 @@ def _reduce(made: Schedule, main: Any, outer: list[Any], tile: Tile) -> Any:
     made.compute_at(main, outer[-1], preserve_unit_loops=True)
     loops = made.get_loops(main)[len(outer) :]
     block, steps = loops[: len(tile.extents)], loops[len(tile.extents) :]
-    *steps, last = steps
-    steps.append(last)
     if tile.unroll > 1:
-        steps[-1:] = made.split(last, [None, tile.unroll])
+        steps[-1:] = made.split(steps[-1], [None, tile.unroll])
         made.unroll(steps[-1])
     vectors, lanes = made.split(block[-1], [None, tile.lanes])
     made.reorder(*steps, *block[:-1], vectors, lanes)
@@ -114,13 +112,13 @@ def _pack(made: Schedule, before: Any, outer: list[Any], tile: Tile, cores: int)
         made.parallel(made.fuse(*loops[:-2]))
 
 
-def _rewrite_layout(made: Schedule, module: IRModule, target: Target) -> bool:
+def _rewrite_layout(made: Schedule, module: IRModule, target: str) -> bool:
     """Have the weights stored in the order in which the reduction reads them."""
     from tvm.s_tir import meta_schedule as ms
 
     context = ms.TuneContext(
         mod=module,
-        target=target,
+        target=ir.parse_target(target),
         space_generator=ms.space_generator.ScheduleFn(
             lambda _: None, sch_rules=[], postprocs=[], mutator_probs={}
         ),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import product
 from math import inf, log2, prod
+from typing import TYPE_CHECKING
 
-from resonator_hub.search.tiles.operator import Operator
+from resonator_hub.processor import Processor, processor_of
+from resonator_hub.search.tiles.operator import Operator, understand
 from resonator_hub.search.tiles.tile import Tile
 
+if TYPE_CHECKING:
+    from tvm.ir import IRModule
+
 _UNROLLS = (1, 2, 4)
-_MOST_EXTENT = 64
+_LONGEST = 256
+"""Elements of a tile along one axis; longer ones do not fit the registers."""
 _MOST_WRITTEN = 96
 """How long a whole reduction may be to be written out.
 
@@ -23,45 +28,26 @@ _SPARE = 2
 """Vector registers that the compiler needs for what it multiplies with."""
 _LATENCY = 8
 """Sums that must be under way at once to keep the multipliers busy: two units, four cycles each."""
-
 _LOAD = 0.7
 """What a load costs beside a multiplication; some are hidden behind one."""
 _SPILLED = 0.4
+"""What is left of the speed where the compiler runs out of registers."""
 _PACKED_AGAIN = 0.85
 """Packing within a loop over outputs that read the same packs the same again."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the space needs to know of a processor: bits of a vector, how many registers, how many cores."""
-
-    bits: int
-    registers: int
-    cores: int
+def space_of(module: IRModule, target: str) -> dict[Tile, float]:
+    """Return the tiles of an operator with their promises; none for GPUs or where nothing is reduced."""
+    processor = processor_of(target)
+    operator = understand(module) if processor else None
+    return points(operator, processor) if processor and operator else {}
 
 
-@cache
-def machine_of(target: str) -> Machine | None:
-    """Return the processor that `target` (JSON of a TVM target) compiles for; None for anything but a CPU."""
-    from tvm.target import codegen
-
-    from resonator_hub import ir
-
-    parsed = ir.parse_target(target)
-    if parsed.kind.name != "llvm":
-        return None
-    cores = int(parsed.attrs.get("num-cores", 1))
-    for feature, bits, registers in (("avx512f", 512, 32), ("avx2", 256, 16), ("neon", 128, 32)):
-        if codegen.llvm_cpu_has_features(feature, parsed):
-            return Machine(bits, registers, cores)
-    return Machine(128, 16, cores)
-
-
-def points(operator: Operator, machine: Machine) -> dict[Tile, float]:
+def points(operator: Operator, processor: Processor) -> dict[Tile, float]:
     """Return every tile of the space, with its promise: the share of the processor's peak to hope for."""
     space = {}
-    for tile in _tiles(operator, machine):
-        promise = _promise(tile, operator, machine)
+    for tile in _tiles(operator, processor):
+        promise = _promise(tile, operator, processor)
         if promise > 0:
             space[tile] = promise
     return space
@@ -77,13 +63,13 @@ def neighbours(tile: Tile, space: dict[Tile, float]) -> list[Tile]:
     return [other for other in space if sum(_differences(tile, other)) == 1]
 
 
-def _tiles(operator: Operator, machine: Machine) -> Iterator[Tile]:
-    widest = machine.bits // operator.bits
+def _tiles(operator: Operator, processor: Processor) -> Iterator[Tile]:
+    widest = processor.bits // operator.bits
     for lanes, unroll in _steps(operator, widest):
         sizes = [_divisors(extent) for extent in operator.axes[:-1]]
         vectors = [extent for extent in _divisors(operator.period) if extent % lanes == 0]
         for extents in product(*sizes, vectors):
-            if prod(extents) // lanes * _registers(lanes, widest) > machine.registers - _SPARE:
+            if prod(extents) // lanes * _registers(lanes, widest) > processor.registers - _SPARE:
                 continue
             for order in _orders(operator, extents):
                 yield from _packings(Tile(extents, lanes, order, unroll), operator)
@@ -108,7 +94,7 @@ def _lanes(extent: int, widest: int) -> list[int]:
 
 
 def _divisors(extent: int) -> list[int]:
-    return [size for size in range(1, min(extent, 4 * _MOST_EXTENT) + 1) if extent % size == 0]
+    return [size for size in range(1, min(extent, _LONGEST) + 1) if extent % size == 0]
 
 
 def _orders(operator: Operator, extents: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -133,17 +119,17 @@ def _packings(tile: Tile, operator: Operator) -> Iterator[Tile]:
             yield replace(tile, pack=depth)
 
 
-def _promise(tile: Tile, operator: Operator, machine: Machine) -> float:
+def _promise(tile: Tile, operator: Operator, processor: Processor) -> float:
     """Estimate the share of the peak that a tile reaches: what it multiplies against what it must load."""
-    widest = machine.bits // operator.bits
+    widest = processor.bits // operator.bits
     each = _registers(tile.lanes, widest)
     sums = prod(tile.extents) // tile.lanes * each
     loads = sum(_loads(tile, axes, each) for axes in operator.reads)
     busy = min(1.0, sums / _LATENCY)
     fed = sums / (sums + _LOAD * loads)
-    spilled = sums + min(_vectors(tile, axes, each) for axes in operator.reads) >= machine.registers
+    spilled = sums + min(_vectors(tile, axes, each) for axes in operator.reads) >= processor.registers
     blocks = prod(extent // size for extent, size in zip(operator.axes, tile.extents, strict=True))
-    shared = blocks / (-(-blocks // machine.cores) * machine.cores)
+    shared = blocks / (-(-blocks // processor.cores) * processor.cores)
     width = tile.lanes / (each * widest)
     again = not operator.reads[0].issuperset(tile.order[: tile.pack])
     return float(
