@@ -84,24 +84,25 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def insert_once(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> bool:
-    """Insert a row unless one with this `key` is there; return whether it was inserted."""
+def insert_once(connection: Connection, table: Table, key: tuple[str, ...], row: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same values in the columns `key` is there; return whether it was."""
     given = {f"given_{name}": value for name, value in row.items()}
     return connection.execute(_insertion(table, key, tuple(row)), given).rowcount == 1
 
 
 @cache
-def _insertion(table: Table, key: str, names: tuple[str, ...]) -> Insert:
+def _insertion(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -> Insert:
     """Return the statement; making it anew takes several times as long as inserting a row."""
     given = {name: bindparam(f"given_{name}", type_=table.c[name].type) for name in names}
-    here = exists().where(table.c[key] == given[key])
+    here = exists().where(*(table.c[name] == given[name] for name in key))
     return insert(table).from_select(list(names), select(*given.values()).where(~here))
 
 
-def put(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> None:
-    """Insert a row, or change the one with this `key`."""
+def put(connection: Connection, table: Table, key: tuple[str, ...], row: dict[str, Any]) -> None:
+    """Insert a row, or change the one with the same values in the columns `key`."""
     if not insert_once(connection, table, key, row):
-        connection.execute(table.update().where(table.c[key] == row[key]).values(row))
+        of = (table.c[name] == row[name] for name in key)
+        connection.execute(table.update().where(*of).values(row))
 
 
 def _engine(url: str) -> Engine:

@@ -51,13 +51,14 @@ TASKS = Table(
     Column("workload", _DIGEST, nullable=False),
 )
 
-TRACES = Table(
-    "traces",
+PROGRAMS = Table(
+    "programs",
     METADATA,
+    Column("workload", _DIGEST, primary_key=True),
     Column("trace", _DIGEST, primary_key=True),
     Column("program", _DIGEST, nullable=False),
 )
-"""Which scheduled program a trace leads to: different traces may lead to one program."""
+"""Which program a trace makes of a workload: one trace may fit many, and different ones may make the same."""
 
 UNBUILDABLE = Table(
     "unbuildable",

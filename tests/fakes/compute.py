@@ -59,7 +59,7 @@ class FakeCompute:
         return tuple(Proposal(trace, digest(trace), b"features of " + trace, None) for trace in traces)
 
     def build(self, workload: bytes, trace: bytes, target: str) -> Kernel:
-        library = b"kernel " + trace
+        library = b"kernel " + trace + b" of " + workload
         return Kernel(library, digest(library), (TENSOR,))
 
     def update(self, samples: Any, previous: bytes | None) -> bytes:

@@ -143,9 +143,11 @@ def test_a_catalog_tells_what_blobs_are(database: Database) -> None:
     assert catalog.arguments("k") == arguments
     with pytest.raises(KeyError):
         catalog.arguments("unknown")
-    catalog.keep_programs({f"t{n}": f"p{n // 2}" for n in range(1200)})
-    assert catalog.programs(["t0", "t1", "t2", "unknown"]) == {"p0", "p1"}
-    assert len(catalog.programs(f"t{n}" for n in range(1200))) == 600
+    catalog.keep_programs(WORKLOAD, {f"t{n}": f"p{n // 2}" for n in range(1200)})
+    catalog.keep_programs("b" * 64, {"t0": "another"})
+    assert catalog.programs(WORKLOAD, ["t0", "t1", "t2", "unknown"]) == {"p0", "p1"}
+    assert catalog.programs("b" * 64, ["t0", "t1"]) == {"another"}, "a trace may fit several workloads"
+    assert len(catalog.programs(WORKLOAD, (f"t{n}" for n in range(1200)))) == 600
     catalog.keep_unbuildable(CandidateId("j/t0/c0"), "t5", WORKLOAD, "x86")
     assert catalog.unbuildable(WORKLOAD, "x86") == {"t5"}
     assert catalog.unbuildable(WORKLOAD, "arm") == frozenset()

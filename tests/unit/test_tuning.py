@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,18 @@ def test_select_with_a_model_and_records_ranks_what_it_proposes(
     scores = [proposal.predicted for proposal in proposals if proposal.predicted is not None]
     assert len(scores) == len(proposals)
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("count", [1, 4, BATCH, 3 * BATCH])
+def test_what_was_good_for_a_similar_operator_is_tried_first_and_never_makes_a_round_too_large(
+    task: Workload, target: str, measured: list[tuple[Proposal, Kernel, float]], count: int
+) -> None:
+    hints = [proposal.trace for proposal, _, _ in measured[:BATCH]]
+    model = cost_model.update(samples_of(measured, task.digest), None)
+    proposals = select(task.module, target, [], model, count, 1, frozenset(), hints)
+    assert len({proposal.digest for proposal in proposals}) == len(proposals) <= count
+    handed_on = proposals[: min(BATCH, math.ceil(0.8 * count))]
+    assert [one.trace for one in handed_on] == hints[: len(handed_on)]  # the operator itself is most similar
 
 
 def test_a_space_that_is_exhausted_gives_fewer_and_then_none(target: str) -> None:

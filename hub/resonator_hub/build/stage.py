@@ -15,7 +15,7 @@ TIMEOUT_S = 20.0
 async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
     """Build the kernel and keep it, unless it is there already. Raises `LinkerMissing`, `ComputeFailed`."""
     began = shop.now()
-    digest = shop.catalog.kernel(command.trace, command.target)
+    digest = shop.catalog.kernel(command.workload, command.trace, command.target)
     if digest is not None and (size := _size(digest, shop)):
         return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, shop.now() - began)
     kernel: Kernel | Failure = await shop.compute.run(
@@ -31,7 +31,7 @@ async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
         return BuildFailed(shop.now(), command.job, command.candidate, kernel, took_s)
     digest = shop.blobs.put(kernel.library)
     shop.catalog.keep_arguments(digest, kernel.arguments)
-    shop.catalog.keep_kernel(command.trace, command.target, digest)
+    shop.catalog.keep_kernel(command.workload, command.trace, command.target, digest)
     size = len(kernel.library)
     return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, took_s)
 

@@ -32,7 +32,7 @@ class Registry:
         if self._identities.get(device) == identity:
             return
         with self._database.transaction() as connection:
-            put(connection, DEVICES, "device", {"device": device, "identity": identity.model_dump_json()})
+            put(connection, DEVICES, ("device",), {"device": device, "identity": identity.model_dump_json()})
         self._identities[device] = identity
 
     def note(self, device: DeviceId, telemetry: Telemetry) -> None:

@@ -1,4 +1,4 @@
-"""What the blobs are: the tasks of a job, the programs of traces, the arguments of kernels."""
+"""What the blobs are: the tasks of a job, the programs of their traces, the arguments of kernels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 from resonator.ids import CandidateId, JobId
 from resonator.tensors import TensorSpec
 from resonator_hub.database import Database, insert_once
-from resonator_hub.tables import BUILDS, KERNELS, TASKS, TRACES, UNBUILDABLE, WORKLOADS
+from resonator_hub.tables import BUILDS, KERNELS, PROGRAMS, TASKS, UNBUILDABLE, WORKLOADS
 
 _ARGUMENTS = TypeAdapter(tuple[TensorSpec, ...])
 
@@ -29,7 +29,7 @@ class Catalog:
         """Note the workload of each of a job's tasks."""
         with self._database.transaction() as connection:
             for task, workload in workloads.items():
-                insert_once(connection, TASKS, "task", {"task": task, "job": job, "workload": workload})
+                insert_once(connection, TASKS, ("task",), {"task": task, "job": job, "workload": workload})
 
     def workloads(self, job: JobId) -> tuple[str, ...]:
         """Return the digests of a job's workloads, sorted."""
@@ -41,43 +41,44 @@ class Catalog:
         """Note what a workload has in common with others, and in what it differs from those."""
         row = {"workload": workload, "structure": structure, "extents": json.dumps(extents)}
         with self._database.transaction() as connection:
-            insert_once(connection, WORKLOADS, "workload", row)
+            insert_once(connection, WORKLOADS, ("workload",), row)
 
-    def keep_programs(self, programs: Mapping[str, str]) -> None:
-        """Note which program each trace leads to."""
+    def keep_programs(self, workload: str, programs: Mapping[str, str]) -> None:
+        """Note which program each trace makes of a workload."""
         with self._database.transaction() as connection:
             for trace, program in programs.items():
-                insert_once(connection, TRACES, "trace", {"trace": trace, "program": program})
+                row = {"workload": workload, "trace": trace, "program": program}
+                insert_once(connection, PROGRAMS, ("workload", "trace"), row)
 
-    def programs(self, traces: Iterable[str]) -> frozenset[str]:
-        """Return the programs that these traces lead to."""
+    def programs(self, workload: str, traces: Iterable[str]) -> frozenset[str]:
+        """Return the programs that these traces make of a workload."""
         wanted = sorted(set(traces))
         found: set[str] = set()
         with self._database.transaction() as connection:
             for start in range(0, len(wanted), 500):  # databases bound the variables of one statement
                 chunk = wanted[start : start + 500]
-                query = select(TRACES.c.program).where(TRACES.c.trace.in_(chunk))
-                found.update(connection.execute(query).scalars())
+                query = select(PROGRAMS.c.program).where(PROGRAMS.c.workload == workload)
+                found.update(connection.execute(query.where(PROGRAMS.c.trace.in_(chunk))).scalars())
         return frozenset(found)
 
-    def keep_kernel(self, trace: str, target: str, kernel: str) -> None:
-        """Note the kernel that the program of a trace has become on a target."""
+    def keep_kernel(self, workload: str, trace: str, target: str, kernel: str) -> None:
+        """Note the kernel that a scheduled workload has become on a target."""
         with self._database.transaction() as connection:
-            build = _build(connection, trace, target)
+            build = _build(connection, workload, trace, target)
             if build is not None:
-                insert_once(connection, BUILDS, "build", {"build": build, "kernel": kernel})
+                insert_once(connection, BUILDS, ("build",), {"build": build, "kernel": kernel})
 
-    def kernel(self, trace: str, target: str) -> str | None:
-        """Return the kernel of a trace, if its program has been built for this target by this version."""
+    def kernel(self, workload: str, trace: str, target: str) -> str | None:
+        """Return the kernel of a scheduled workload, if this version has built it for this target."""
         with self._database.transaction() as connection:
-            build = _build(connection, trace, target)
+            build = _build(connection, workload, trace, target)
             return connection.execute(select(BUILDS.c.kernel).where(BUILDS.c.build == build)).scalar()
 
     def keep_unbuildable(self, candidate: CandidateId, trace: str, workload: str, target: str) -> None:
         """Note a trace that does not lead to a kernel of a workload on a target."""
         row = {"candidate": candidate, "trace": trace, "workload": workload, "target": target}
         with self._database.transaction() as connection:
-            insert_once(connection, UNBUILDABLE, "candidate", row)
+            insert_once(connection, UNBUILDABLE, ("candidate",), row)
 
     def unbuildable(self, workload: str, target: str) -> frozenset[str]:
         """Return the traces that do not lead to a kernel of this workload on this target."""
@@ -89,7 +90,7 @@ class Catalog:
         """Note what a kernel takes."""
         row = {"kernel": kernel, "arguments": _ARGUMENTS.dump_json(arguments).decode()}
         with self._database.transaction() as connection:
-            insert_once(connection, KERNELS, "kernel", row)
+            insert_once(connection, KERNELS, ("kernel",), row)
 
     def arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
         """Return what a kernel takes; raises KeyError for one that was never built here."""
@@ -101,9 +102,10 @@ class Catalog:
         return _ARGUMENTS.validate_json(text)
 
 
-def _build(connection: Connection, trace: str, target: str) -> str | None:
-    """Return what names a build: the program, the target and what compiles; None for an unknown trace."""
-    program = connection.execute(select(TRACES.c.program).where(TRACES.c.trace == trace)).scalar()
+def _build(connection: Connection, workload: str, trace: str, target: str) -> str | None:
+    """Return what names a build: the program, the target and what compiles; None for an unknown program."""
+    query = select(PROGRAMS.c.program).where(PROGRAMS.c.workload == workload, PROGRAMS.c.trace == trace)
+    program = connection.execute(query).scalar()
     if program is None:
         return None
     parts = (program, target, _version("apache-tvm"), _version("resonator"))

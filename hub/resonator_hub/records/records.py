@@ -56,7 +56,7 @@ class Records:
         if failure is not None and failure.kind.fault is not Fault.KERNEL:
             return False
         with self._database.transaction() as connection:
-            return insert_once(connection, RECORDS, "candidate", _row(record))
+            return insert_once(connection, RECORDS, ("candidate",), _row(record))
 
     def tried(self, hardware: str, workload: str) -> tuple[Known, ...]:
         """Return everything measured for a workload on this hardware, in order of measurement."""
@@ -103,9 +103,7 @@ class Records:
                 of = (TUNED.c.hardware == hardware, TUNED.c.workload == workload)
                 known = connection.execute(select(TUNED.c.trials).where(*of)).scalar()
                 row = {"hardware": hardware, "workload": workload, "trials": max(trials, known or 0.0)}
-                connection.execute(
-                    TUNED.insert().values(row) if known is None else TUNED.update().where(*of).values(row)
-                )
+                put(connection, TUNED, ("hardware", "workload"), row)
 
     def slowest(self, hardware: str, workload: str) -> float | None:
         """Return the longest latency measured for a workload on this hardware, in seconds."""
@@ -134,7 +132,7 @@ class Records:
         """Make a blob the current cost model of this hardware; it has learned up to this record."""
         row = {"hardware": hardware, "digest": digest, "learned": learned}
         with self._database.transaction() as connection:
-            put(connection, COST_MODELS, "hardware", row)
+            put(connection, COST_MODELS, ("hardware",), row)
 
     def _alike(self, hardware: str, workload: str) -> Iterable[tuple[str, Sequence[int]]]:
         """Return extents of this workload and of those like it that have been measured on this hardware."""

@@ -67,21 +67,26 @@ def select(
     guide, random = Guide(cost_model, seed), Random(seed)
     plain = natural(module, target)
     near = [] if plain or not hints else _near(module, target, hints)
-    fresh = _fresh(workload, near, seen)
-    handed_on = _judged(module, target, fresh, cost_model)[: math.ceil(count * (1.0 - DARING))]
-    found: dict[str, Proposal] = {}
+    judged = _judged(module, target, _fresh(workload, near, seen), cost_model)
+    handed_on = judged[: math.ceil(count * (1.0 - DARING))]
+    chosen = {one.digest: one for one in handed_on}
+    others: list[Proposal] = []
     poor: list[Proposal] = []
     for pool in [plain] if plain else _pools(module, target, tried, guide, count, seed):
-        known = seen.union(found, (one.digest for one in handed_on))
-        judged = _judged(module, target, _fresh(workload, pool, known), cost_model)
-        wanted = count - len(handed_on) - len(found)
-        found.update((one.digest, one) for one in _chosen(judged, wanted, random))
+        judged = _judged(module, target, _fresh(workload, pool, seen.union(chosen)), cost_model)
+        taken = _chosen(judged, count - len(chosen), random)
+        chosen.update((one.digest, one) for one in taken)
+        others += taken
         poor += [one for one in judged if one.predicted is not None and one.predicted < POOR]
-        if len(handed_on) + len(found) >= count:
+        if len(chosen) >= count:
             break
-    best_first = sorted(found.values() or poor, key=lambda one: -(one.predicted or 0.0))
-    # Where all that is left is expected to be poor, a few show whether the cost model is right.
-    return (*handed_on, *best_first[: len(found) or math.ceil(count * DARING)])
+    if not chosen:  # all that is left is expected to be poor: a few show whether the cost model is right
+        return _best_first(poor)[: math.ceil(count * DARING)]
+    return (*handed_on, *_best_first(others))
+
+
+def _best_first(proposals: Sequence[Proposal]) -> tuple[Proposal, ...]:
+    return tuple(sorted(proposals, key=lambda one: -(one.predicted or 0.0)))
 
 
 def _near(module: IRModule, target: str, hints: Sequence[bytes]) -> list[Schedule]:
@@ -122,10 +127,10 @@ def _judged(
 def _chosen(judged: Sequence[Proposal], wanted: int, random: Random) -> list[Proposal]:
     """Return the proposals to build: most by score, some at random, none that is expected to be poor."""
     good = [one for one in judged if one.predicted is None or one.predicted >= POOR]
-    ranked = sorted(good, key=lambda one: -(one.predicted or 0.0))
+    ranked = _best_first(good)
     certain = ranked[: math.ceil(wanted * (1.0 - DARING))]
     rest = ranked[len(certain) :]
-    return certain + random.sample(rest, min(len(rest), wanted - len(certain)))
+    return [*certain, *random.sample(rest, min(len(rest), wanted - len(certain)))]
 
 
 def _digest(workload: bytes, scheduled: IRModule) -> str:

@@ -81,9 +81,8 @@ def _keep(command: Select, proposals: tuple[Proposal, ...], shop: Workshop) -> t
         )
         for index, proposal in enumerate(proposals)
     )
-    shop.catalog.keep_programs(
-        {candidate.trace: proposal.digest for candidate, proposal in zip(found, proposals, strict=True)}
-    )
+    programs = {candidate.trace: one.digest for candidate, one in zip(found, proposals, strict=True)}
+    shop.catalog.keep_programs(command.workload, programs)
     return found
 
 
@@ -105,4 +104,4 @@ def _seen(command: Select, shop: Workshop) -> frozenset[str]:
     """Return the programs that need not be proposed: traces may differ where their outcome does not."""
     tried = {known.trace for known in shop.records.tried(command.hardware, command.workload)}
     unbuildable = shop.catalog.unbuildable(command.workload, command.target)
-    return shop.catalog.programs(tried.union(command.exclude, unbuildable))
+    return shop.catalog.programs(command.workload, tried.union(command.exclude, unbuildable))
