@@ -162,13 +162,15 @@ def test_a_bench_job_only_has_its_bundle_measured() -> None:
     assert play.take(c.Deliver) == []
 
 
-def test_the_first_rounds_go_to_every_task_heaviest_first_in_small_batches() -> None:
+def test_the_first_rounds_go_to_every_task_heaviest_first_in_batches_by_their_work() -> None:
     play = Play(knobs=Knobs(rounds_ahead=3))
     play.box()
     play.submit(trials=60)
     play.extract(tasks=3)
     selections = play.take(c.Select)
-    assert [(one.task, one.count) for one in selections] == [(task_id(JOB, n), 10) for n in (2, 1, 0)]
+    assert [(one.task, one.count) for one in selections] == [
+        (task_id(JOB, number), count) for number, count in ((2, 15), (1, 10), (0, 5))
+    ]
     assert len({one.seed for one in selections}) == 3
 
 
@@ -193,6 +195,8 @@ def test_a_selection_that_fails_or_proposes_nothing_exhausts_its_task() -> None:
     first, second = play.take(c.Select)
     play.select(first, count=0)
     play.feed(e.StageFailed(play.now, JOB, "select", BROKEN, second.task, second.round))
+    for ahead in play.take(c.Select):
+        play.select(ahead, count=0)
     assert {task.state for task in play.status().tasks} == {"exhausted"}
     assert [one.tuned for one in play.take(c.Compile)] == [False, True]
 

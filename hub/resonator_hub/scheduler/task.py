@@ -45,6 +45,11 @@ class Task:
         return self.found.task
 
     @property
+    def work(self) -> float:
+        """The floating-point operations that it contributes to a run of the model."""
+        return self.found.weight * self.found.flops
+
+    @property
     def seconds(self) -> float:
         """What the task contributes to the model's latency as far as is known."""
         return self.found.weight * self.best if self.best is not None else 0.0
@@ -98,7 +103,7 @@ def most_promising(tasks: list[Task], knobs: Knobs, *, speculate: bool) -> Task 
     able = [task for task in tasks if not task.exhausted and (speculate or not task.under_way)]
     fresh = [task for task in able if not task.rounds]
     if fresh:
-        return min(fresh, key=lambda task: (-task.found.weight * task.found.flops, task.index))
+        return min(fresh, key=lambda task: (-task.work, task.index))
     fastest = max((task.found.flops / task.best for task in tasks if task.best), default=0.0)
     return min(
         able,

@@ -132,10 +132,16 @@ class Tuning:
     def _round_size(self, job: Job, task: Task) -> int:
         knobs = self._desk.knobs
         if not task.rounds:
-            return max(knobs.least_batch, min(knobs.batch, job.order.trials // (2 * len(job.tasks))))
+            return max(knobs.least_batch, min(knobs.batch, self._first_share(job, task)))
         most = max(knobs.batch, min(knobs.batch * knobs.stretch, task.trials // 2))
         least = max(knobs.least_batch, knobs.batch // knobs.stretch)
         return max(least, min(most, self._worthwhile_round(job)))
+
+    def _first_share(self, job: Job, task: Task) -> int:
+        """Share half of the trials among first rounds by work: a light task is soon known well enough."""
+        work = sum(one.work for one in job.tasks)
+        share = task.work / work if work else 1 / len(job.tasks)
+        return int(share * job.order.trials / 2)
 
     def _worthwhile_round(self, job: Job) -> int:
         """Return how many candidates make a selection worth its time."""
