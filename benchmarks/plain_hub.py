@@ -1,7 +1,7 @@
-"""A hub that spends alike on everything: no filter of poor candidates, no task pre-empted by a better one.
+"""A hub that spends alike on everything: no filter of poor candidates, no task or job pre-empted.
 
-`python plain_hub.py HUB_OPTIONS`; all else is what `resonator hub` runs. Tasks have their rounds in turn, and
-what the search proposes is built and measured as it comes.
+`python plain_hub.py HUB_OPTIONS`; all else is what `resonator hub` runs. Tasks have their rounds in turn
+until the trials are used, and what the search proposes is built and measured as it comes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from resonator.cli.main import main
+from resonator_hub import rules
 from resonator_hub.scheduler import tuning
 from resonator_hub.scheduler.knobs import Knobs
 from resonator_hub.scheduler.task import Task
@@ -34,6 +36,7 @@ if __name__ == "__main__":
     import plain_hub  # workers know these functions by this module's name, not as the main program's
 
     tuning.most_promising = plain_hub.in_turn
+    rules.Knobs = partial(Knobs, quiet_rounds=sys.maxsize)
     stage.select = plain_hub.select
     sys.argv[1:1] = ["hub"]
     main()
