@@ -14,13 +14,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from resonator import settings
-from resonator.bus.url import parse_broker_url
 from resonator.cli import logs
-from resonator.cli.options import JsonLog
+from resonator.cli.options import Insecure, JsonLog
 from resonator.errors import InputInvalid
 from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
+from resonator.trust import Party, tls_for
 from resonator_agent import identify
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
@@ -38,6 +38,11 @@ def agent(
         str | None, typer.Option(metavar="URL", help="The broker's address [RESONATOR_BROKER].")
     ] = None,
     site: Annotated[str | None, typer.Option(metavar="SITE", help="The box's site [RESONATOR_SITE].")] = None,
+    identity: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="This box's key and certificate, for a broker of mqtts://."),
+    ] = None,
+    insecure: Insecure = None,
     cores: Annotated[int, typer.Option(min=1, help="How many cores to measure on.")] = 1,
     cpus: Annotated[
         str | None, typer.Option(metavar="1,3", help="Measure on these very cores instead.")
@@ -65,10 +70,11 @@ def agent(
     Exit codes: 0 drained, 2 bad usage, 4 the name is taken, 130 stopped at once by a second Ctrl-C.
     """
     logs.configure("info", json=json)
-    chosen = settings.load(broker=broker, site=site)
+    chosen = settings.load(broker=broker, site=site, identity=identity, insecure=insecure)
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
-    parse_broker_url(chosen.broker)
+    party = Party("device", chosen.site, name)
+    tls = tls_for(chosen.broker, chosen.identity, party, insecure=chosen.insecure)
     labels = parse_labels(label or [])
     limits = Limits(
         cores=choose_cores(cores, cpus, os.sched_getaffinity(0)),
@@ -79,13 +85,13 @@ def agent(
     memory = Memory(folder.absolute())
     stand_aside(limits.cores)
     try:
-        identity = identify_box(limits.cores, labels, memory.folder)
+        offered = identify_box(limits.cores, labels, memory.folder)
         log.info(
-            f"device {chosen.site}/{name}: {identity.cpu_model}, cores {_listed(limits.cores)}, "
-            f"target {identity.offers[0].target}"
+            f"device {chosen.site}/{name}: {offered.cpu_model}, cores {_listed(limits.cores)}, "
+            f"target {offered.offers[0].target}"
         )
-        box = Settings(name, chosen.site, chosen.broker, memory.folder, limits)
-        code = asyncio.run(Agent(box, identity, memory).run())
+        box = Settings(name, chosen.site, chosen.broker, memory.folder, limits, tls)
+        code = asyncio.run(Agent(box, offered, memory).run())
     finally:
         memory.release()
     raise typer.Exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
@@ -68,6 +69,7 @@ class Settings:
     broker: str
     state: Path
     limits: Limits
+    tls: ssl.SSLContext | None = None
 
 
 class Agent:
@@ -88,7 +90,7 @@ class Agent:
             interrupted=memory.interrupted,
         )
         client_id = f"agent-{settings.site}-{settings.name}-{bearer.instance[:12]}"
-        self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will)
+        self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=settings.tls)
         self._source = str(device_id(settings.site, settings.name))
         self._peer = Peer(self._bus, self._source)
         self._post = Post(self._peer, self._outbox, settings.site, settings.name)

@@ -10,6 +10,7 @@ import structlog
 
 from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
+from resonator.trust import Party, tls_for
 from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.compute import Compute, WarmPool
 from resonator_hub.database import Database, sqlite_url
@@ -40,7 +41,9 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         identity = _identity(settings, slots, database)
         compute = Compute(WarmPool(slots, cores=cores), slots)
         stack.push_async_callback(compute.close)
-        bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will)
+        party = Party("hub", settings.site, settings.hub)
+        tls = tls_for(url, settings.identity, party, insecure=settings.insecure)
+        bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will, tls=tls)
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         await hub.prepare()

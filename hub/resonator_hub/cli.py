@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from resonator.cli import logs
-from resonator.cli.options import Json, JsonLog
+from resonator.cli.options import Insecure, Json, JsonLog
 from resonator_hub import replay as journals
 from resonator_hub import settings
 
@@ -25,6 +25,11 @@ def hub(
         Path | None, typer.Option(metavar="DIR", help="Where journal, records and blobs are kept.")
     ] = None,
     site: Annotated[str | None, typer.Option(metavar="SITE", help="The hub's site [RESONATOR_SITE].")] = None,
+    identity: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The hub's key and certificate, for a broker of mqtts://."),
+    ] = None,
+    insecure: Insecure = None,
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="sequential, greedy, fair or load_aware.")
     ] = None,
@@ -39,7 +44,15 @@ def hub(
 
     logs.configure("info", json=json)
     chosen = settings.load(
-        broker=broker, port=port, state=state, site=site, policy=policy, cores=cores, slots=slots
+        broker=broker,
+        port=port,
+        state=state,
+        site=site,
+        identity=identity,
+        insecure=insecure,
+        policy=policy,
+        cores=cores,
+        slots=slots,
     )
 
     async def run() -> None:

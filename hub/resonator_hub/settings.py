@@ -36,7 +36,9 @@ class HubSettings(LayeredSettings):
 
     `broker` is a URL, or `embedded` for one in this process at `port` of 127.0.0.1. `cores` are those the
     compute slots run on, all of this process's by default, and `slots` how many there are, one a core by
-    default. `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds.
+    default. `identity` is the folder of the hub's key and certificate, for a broker of mqtts://; `insecure`
+    allows one on another machine without TLS. `batch` bounds the candidates of a round, `window` is how long
+    a device is granted, in seconds.
     """
 
     file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
@@ -48,6 +50,8 @@ class HubSettings(LayeredSettings):
     database: Annotated[str, Field(max_length=1000)] | None = None
     site: Name = DEFAULT_SITE
     hub: Name = "main"
+    identity: Path | None = None
+    insecure: bool = False
     policy: Literal["sequential", "greedy", "fair", "load_aware"] = "load_aware"
     cores: Cores | None = None
     slots: Annotated[int, Field(gt=0, le=1024)] | None = None

@@ -13,19 +13,19 @@ from resonator.errors import InputInvalid
         ("mqtt://127.0.0.1:1884", "127.0.0.1", 1884),
         ("mqtt://broker.example.org", "broker.example.org", 1883),
         ("mqtt://[::1]:1883/", "::1", 1883),
+        ("mqtts://broker.example.org", "broker.example.org", 8883),
     ],
 )
 def test_addresses_of_brokers(url: str, host: str, port: int) -> None:
     address = parse_broker_url(url)
 
-    assert address == BrokerAddress(host, port)
+    assert address == BrokerAddress(host, port, tls=url.startswith("mqtts"))
     assert parse_broker_url(str(address)) == address
 
 
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("mqtts://broker:8883", "TLS is not supported yet"),
         ("http://broker", "is not an address of a broker"),
         ("localhost:1883", "is not an address of a broker"),
         ("", "is not an address of a broker"),

@@ -137,7 +137,7 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     fake = FakeClient()
-    monkeypatch.setattr(connect, "open_client", lambda broker, site: fake)
+    monkeypatch.setattr(connect, "open_client", lambda broker, site, identity: fake)
     return fake
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import socket
+import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -33,6 +34,8 @@ UNDER_WAY = 1000
 
 With paho's 20 a party 50 ms away from its broker could not say more than 400 things a second.
 """
+
+_HUNG_UP = "it hung up before it answered; with TLS: this identity is not known there, or not valid"
 
 # paho and aiomqtt report on this logger what the bus reports in its own words.
 _silent = logging.getLogger("resonator.bus.paho")
@@ -75,6 +78,14 @@ class _Client(aiomqtt.Client):
         self._client._max_inflight_messages = min(UNDER_WAY, willing)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None
+    ) -> None:
+        """Give up when the broker hangs up before it has answered: aiomqtt would wait for its timeout."""
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(_HUNG_UP))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
     def _client_connect(self) -> None:
         """Connect, in a thread, and tell the event loop when the thread is through."""
         try:
@@ -101,7 +112,13 @@ class Connection:
     """One MQTT 5 connection; `ended()` returns when it is over."""
 
     def __init__(
-        self, address: BrokerAddress, client_id: str, keepalive_s: int, will: Will | None, sink: Sink
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        keepalive_s: int,
+        will: Will | None,
+        sink: Sink,
+        tls: ssl.SSLContext | None = None,
     ):
         self._client = _Client(
             address.host,
@@ -116,6 +133,7 @@ class Connection:
             # Unbounded: a bounded queue would drop what the broker already holds for delivered.
             queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", partial(_Inlet, sink)),
             properties=_connect_properties(),
+            tls_context=tls,
             # Without it a round trip on loopback takes 88 ms instead of 0.4.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_silent,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 
@@ -23,7 +24,7 @@ from resonator.bus.port import (
     WillSource,
 )
 from resonator.bus.url import parse_broker_url
-from resonator.errors import Refused, ResonatorError
+from resonator.errors import InputInvalid, Refused, ResonatorError
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +35,8 @@ class MqttBus:
     `publish_timeout_s` bounds how long `publish()` waits for a connection and an acknowledgement together,
     `keepalive_s` how long a dead peer goes unnoticed (up to twice that). The client id stays the same over
     reconnects, so that a new connection takes the place of a half-dead one, whose will is published then.
-    Raises InputInvalid for a URL that names no broker.
+    `tls` says how to prove who this is and whom to trust, at a broker of `mqtts://`. Raises InputInvalid for
+    a URL that names no broker, or one that asks for a `tls` that is not given.
     """
 
     def __init__(
@@ -43,11 +45,15 @@ class MqttBus:
         *,
         client_id: str | None = None,
         will: WillSource = None,
+        tls: ssl.SSLContext | None = None,
         keepalive_s: int = 15,
         publish_timeout_s: float = 30.0,
         backoff: Backoff | None = None,
     ) -> None:
         self._address = parse_broker_url(url)
+        if self._address.tls and tls is None:
+            raise InputInvalid(f"broker {url} asks who this is: give an identity with --identity DIR")
+        self._tls = tls if self._address.tls else None
         self.client_id = client_id or f"resonator-{secrets.token_hex(8)}"
         self._will = will
         self._keepalive_s = keepalive_s
@@ -168,7 +174,7 @@ class MqttBus:
         """Live through one connection and return why it ended; raises ConnectionLost if there was none."""
         will = self._will() if callable(self._will) else self._will
         sink = self._inbox.put_nowait
-        connection = Connection(self._address, self.client_id, self._keepalive_s, will, sink)
+        connection = Connection(self._address, self.client_id, self._keepalive_s, will, sink, self._tls)
         await connection.open()
         try:
             # From here on subscribe() asks this connection itself, so that no filter falls between.

@@ -1,39 +1,46 @@
-"""Broker addresses as users write them: `mqtt://host:port`."""
+"""Broker addresses as users write them: `mqtt://host:port`, or `mqtts://host:port` with TLS."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from resonator.errors import InputInvalid
 
 DEFAULT_PORT = 1883
+TLS_PORT = 8883
 
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where a broker listens."""
+    """Where a broker listens, and whether it speaks TLS there."""
 
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
+        return f"mqtt{'s' * self.tls}://{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nothing that is said to it leaves this machine."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def parse_broker_url(url: str) -> BrokerAddress:
-    """Return the address in `url`; raises InputInvalid for what is not `mqtt://host[:port]`."""
-    accepted = "mqtt://host:port, like mqtt://127.0.0.1:1883"
+    """Return the address in `url`; raises InputInvalid for what is not `mqtt[s]://host[:port]`."""
+    accepted = "mqtt://host:port, like mqtt://127.0.0.1:1883, or mqtts://host:port"
     try:
         parts = urlsplit(url)
     except ValueError:
         raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}") from None
-    if parts.scheme == "mqtts":
-        raise InputInvalid(
-            f"broker {url}: TLS is not supported yet, it comes together with certificates; use {accepted}"
-        )
-    if parts.scheme != "mqtt" or not parts.hostname:
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
         raise InputInvalid(f"broker {url!r} is not an address of a broker; write {accepted}")
     if parts.username is not None or parts.password is not None:
         raise InputInvalid(f"broker {parts.hostname}: user names are not supported; write {accepted}")
@@ -49,4 +56,5 @@ def parse_broker_url(url: str) -> BrokerAddress:
         parts.hostname.encode("idna")  # what the resolver will do
     except UnicodeError:
         raise InputInvalid(f"broker {url[:200]!r}: the host name is not valid; write {accepted}") from None
-    return BrokerAddress(parts.hostname, port or DEFAULT_PORT)
+    tls = parts.scheme == "mqtts"
+    return BrokerAddress(parts.hostname, port or (TLS_PORT if tls else DEFAULT_PORT), tls)

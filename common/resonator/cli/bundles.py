@@ -88,13 +88,14 @@ def bench(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Have a bundle measured on a device, in a window of its own."""
 
     async def use(client: Client) -> JobStatus:
         return await watch(client, await client.bench(bundle, device), json=json)
 
-    status = with_client(broker, site, use)
+    status = with_client(broker, site, identity, use)
     if status.tuned is not None and not json:
         spread = f"{latency(status.tuned.low)} to {latency(status.tuned.high)}"
         print(f"{latency(status.tuned.median)} ({spread}) on {status.tuned.device}")

@@ -12,9 +12,14 @@ from resonator.cli.output import console, print_json
 from resonator.cli.pictures import device_picture, devices_table
 
 
-def devices(json: options.Json = False, broker: options.Broker = None, site: options.Site = None) -> None:
+def devices(
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+    identity: options.Identity = None,
+) -> None:
     """List the devices."""
-    reports = with_client(broker, site, lambda client: client.devices())
+    reports = with_client(broker, site, identity, lambda client: client.devices())
     if json:
         print_json(reports)
     else:
@@ -26,9 +31,10 @@ def device(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Show one device."""
-    report = with_client(broker, site, lambda client: client.device(name))
+    report = with_client(broker, site, identity, lambda client: client.device(name))
     if json:
         print_json(report)
     else:

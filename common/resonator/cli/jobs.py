@@ -18,9 +18,14 @@ from resonator.cli.pictures import job_picture, jobs_table
 from resonator.client import Client
 
 
-def jobs(json: options.Json = False, broker: options.Broker = None, site: options.Site = None) -> None:
+def jobs(
+    json: options.Json = False,
+    broker: options.Broker = None,
+    site: options.Site = None,
+    identity: options.Identity = None,
+) -> None:
     """List the hub's jobs, newest first."""
-    statuses = with_client(broker, site, lambda client: client.jobs())
+    statuses = with_client(broker, site, identity, lambda client: client.jobs())
     if json:
         print_json(statuses)
     else:
@@ -32,9 +37,10 @@ def job(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Show one job, and what it has cost."""
-    status = with_client(broker, site, lambda client: client.job(job))
+    status = with_client(broker, site, identity, lambda client: client.job(job))
     if json:
         print_json(status)
     else:
@@ -48,6 +54,7 @@ def watch(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Follow a job until it has ended; the exit code says how."""
 
@@ -55,7 +62,7 @@ def watch(
         found = await client.job(job)
         return outcome((await watch_job(client, found.job, json=json)).state)
 
-    raise typer.Exit(with_client(broker, site, use))
+    raise typer.Exit(with_client(broker, site, identity, use))
 
 
 def cancel(
@@ -63,9 +70,10 @@ def cancel(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """End a job; what it measured is kept."""
-    status = with_client(broker, site, lambda client: client.cancel(job))
+    status = with_client(broker, site, identity, lambda client: client.cancel(job))
     if json:
         print_json(status)
     else:
@@ -78,10 +86,11 @@ def fetch(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Write the bundle of a job that succeeded to a file."""
     check_place(output)
-    status = with_client(broker, site, lambda client: client.fetch(job, output))
+    status = with_client(broker, site, identity, lambda client: client.fetch(job, output))
     if json:
         print_json({"job": status.job, "bundle": str(output)})
     else:

@@ -19,6 +19,19 @@ Site = Annotated[
         "--site", metavar="SITE", help="The site of hub and devices [RESONATOR_SITE].", show_default=False
     ),
 ]
+Identity = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        metavar="DIR",
+        help="Your key and certificate, for a broker of mqtts:// [RESONATOR_IDENTITY].",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option("--insecure", help="Speak without TLS to a broker on another machine.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
 JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line, for machines.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or the beginning of it.")]

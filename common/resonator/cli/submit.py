@@ -69,6 +69,7 @@ def submit(
     json: options.Json = False,
     broker: options.Broker = None,
     site: options.Site = None,
+    identity: options.Identity = None,
 ) -> None:
     """Have a model tuned."""
     flags = Flags(
@@ -91,7 +92,7 @@ def submit(
     async def use(client: Client) -> ExitCode:
         return await _submit(client, order, wait or output is not None, output, json)
 
-    raise typer.Exit(with_client(broker, site, use))
+    raise typer.Exit(with_client(broker, site, identity, use))
 
 
 async def _submit(client: Client, order: Order, wait: bool, output: Path | None, json: bool) -> ExitCode:

@@ -12,6 +12,8 @@ from resonator.cli.exits import ExitCode, say
 GROUP = "resonator.commands"
 _HELP = {
     "agent": "Offer this box to a hub: measure kernels when asked.",
+    "broker": "Configure a Mosquitto that lets only the fleet in.",
+    "ca": "Keep a fleet's authority: say who belongs to it.",
     "demo": "Tune a real model on this machine, end to end.",
     "hub": "Run a hub: take in jobs and tune them on the fleet.",
     "replay": "Tell the story of a job, a task or a device from a hub's journal.",
@@ -22,7 +24,7 @@ _ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 
 
 def add_verbs(app: typer.Typer) -> None:
-    """Give `app` a verb for each function that the entry points `resonator.commands` name."""
+    """Give `app` a verb for each function or group that the entry points `resonator.commands` name."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         app.command(entry.name, help=_HELP.get(entry.name), context_settings=_ALL_ARGUMENTS)(_verb(entry))
 
@@ -37,13 +39,18 @@ def _verb(entry: EntryPoint) -> Callable[[typer.Context], None]:
 def _run(entry: EntryPoint, arguments: list[str]) -> int:
     extra = entry.module.partition(".")[0].removeprefix("resonator_")
     try:
-        function = entry.load()
+        loaded = entry.load()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"resonator", entry.module.partition(".")[0]}:
             raise  # a fault of ours, not a missing extra
         say(f"`resonator {entry.name}`: this needs resonator[{extra}]: pip install 'resonator[{extra}]'")
         return ExitCode.BAD_INPUT
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(entry.name)(function)
+    app = loaded if isinstance(loaded, typer.Typer) else _of_one(entry.name, loaded)
     code = app(args=arguments, prog_name=f"resonator {entry.name}", standalone_mode=False)
     return code if isinstance(code, int) else ExitCode.FINE
+
+
+def _of_one(name: str, function: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name)(function)
+    return app

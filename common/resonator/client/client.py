@@ -41,6 +41,7 @@ from resonator.messages import (
     Message,
 )
 from resonator.settings import DEFAULT_BROKER, DEFAULT_SITE
+from resonator.trust import credentials_for
 
 M = TypeVar("M", bound=Message)
 _PULL_RATE = 256 * 1024
@@ -54,12 +55,14 @@ class Client:
     `InputInvalid` for what is wrong on this side.
     """
 
-    def __init__(self, bus: Bus, *, broker: str, site: str, timeout: float = 10.0) -> None:
+    def __init__(
+        self, bus: Bus, *, broker: str, site: str, timeout: float = 10.0, name: str | None = None
+    ) -> None:
         if not is_name(site):
             raise InputInvalid(f"site {site!r} is not a name: {NAME_RULE}")
         self.broker, self.site, self.timeout = broker, site, timeout
         self._bus = bus
-        self._name = f"client-{secrets.token_hex(4)}"
+        self._name = name or f"client-{secrets.token_hex(4)}"
         self._peer = Peer(bus, self._name)
         self._hubs = HubPresence(site)
         self._blobs = Blobs(self._peer, site, self._name)
@@ -70,10 +73,31 @@ class Client:
 
     @classmethod
     def connect(
-        cls, broker: str = DEFAULT_BROKER, site: str = DEFAULT_SITE, *, timeout: float = 10.0
+        cls,
+        broker: str = DEFAULT_BROKER,
+        site: str = DEFAULT_SITE,
+        *,
+        timeout: float = 10.0,
+        identity: Path | None = None,
+        insecure: bool = False,
     ) -> Client:
-        """Make a client of the broker at `broker`; `timeout` in seconds bounds each wait for an answer."""
-        return cls(MqttBus(broker, publish_timeout_s=timeout), broker=broker, site=site, timeout=timeout)
+        """Make a client of the broker at `broker`; `timeout` in seconds bounds each wait for an answer.
+
+        `identity` is the folder of the user's key and certificate, which a broker of `mqtts://` asks for;
+        `insecure` allows a broker on another machine without TLS.
+        """
+        credentials = credentials_for(broker, identity, insecure=insecure)
+        if credentials is None:
+            bus, name = MqttBus(broker, publish_timeout_s=timeout), None
+        else:
+            name = credentials.party.name
+            if credentials.party.site != site:
+                raise InputInvalid(
+                    f"{identity} is the identity of {credentials.party.user}, for site "
+                    f"{credentials.party.site}; the site here is {site}"
+                )
+            bus = MqttBus(broker, publish_timeout_s=timeout, tls=credentials.context())
+        return cls(bus, broker=broker, site=site, timeout=timeout, name=name)
 
     async def __aenter__(self) -> Self:
         await self._bus.subscribe(*topics.for_client(self.site, self._name), topics.hubs(self.site))

@@ -1,0 +1,81 @@
+"""A complete configuration for a stock Mosquitto: who is let in, and where each may speak and listen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resonator.bus.connection import UNDER_WAY
+from resonator.bus.port import MAX_PACKET_BYTES
+from resonator.bus.topics import ROOT
+from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
+
+CONFIG, RULES, REVOCATIONS, DATA = "mosquitto.conf", "acl", "revoked.crl", "data"
+MAX_QUEUED = 100_000
+"""Messages that wait for one client that is away."""
+MAX_QUEUED_BYTES = 256 * 2**20
+
+
+def config(folder: Path, host: str, port: int, user: str) -> str:
+    """Return the text of mosquitto.conf for a broker whose files lie in `folder`.
+
+    TLS 1.2 or later with a client certificate of the fleet, whose common name becomes the user's name. The
+    limits keep one client from filling the broker's memory. Started by root, it runs as the account `user`.
+    """
+    return f"""\
+# Written by `resonator broker config`. Start the broker with: mosquitto -c {folder / CONFIG}
+# After a change of the fleet, write it again and send mosquitto a SIGHUP.
+user {user}
+per_listener_settings false
+listener {port} {host}
+cafile {folder / AUTHORITY}
+certfile {folder / CERTIFICATE}
+keyfile {folder / KEY}
+crlfile {folder / REVOCATIONS}
+require_certificate true
+use_identity_as_username true
+allow_anonymous false
+acl_file {folder / RULES}
+
+# Presence and job status are retained messages: they outlive the broker.
+persistence true
+persistence_location {folder / DATA}/
+autosave_interval 60
+
+max_packet_size {MAX_PACKET_BYTES}
+max_inflight_messages {UNDER_WAY}
+max_queued_messages {MAX_QUEUED}
+max_queued_bytes {MAX_QUEUED_BYTES}
+# Without it every small message waits up to 40 ms for the one before.
+set_tcp_nodelay true
+"""
+
+
+def rules(hubs: Sequence[str], overseers: Sequence[str]) -> str:
+    """Return the text of the access list: what everybody may, and what `hubs` and `overseers` may besides.
+
+    A device or user writes below its own `up` and reads below its own `dn`; `%u` is its name, such as
+    lab/dev/box. What is not allowed is forbidden.
+    """
+    everybody = [
+        ("pattern write", f"{ROOT}/%u/up/#"),
+        ("pattern read", f"{ROOT}/%u/up/state"),  # to notice another that bears the same name
+        ("pattern read", f"{ROOT}/%u/dn/#"),
+        ("pattern read", f"{ROOT}/+/hub/+/state"),
+    ]
+    hub = [
+        ("topic read", f"{ROOT}/+/dev/+/up/#"),
+        ("topic write", f"{ROOT}/+/dev/+/dn/#"),
+        ("topic read", f"{ROOT}/+/client/+/up/#"),
+        ("topic write", f"{ROOT}/+/client/+/dn/#"),
+        ("topic readwrite", f"{ROOT}/+/jobs/+/status"),
+    ]
+    overseer = [("topic read", f"{ROOT}/+/jobs/+/status"), ("topic read", f"{ROOT}/+/dev/+/up/state")]
+    parts = ["# Written by `resonator broker config`.", _lines(everybody)]
+    parts += [f"user {user}\n{_lines([*hub, ('topic readwrite', f'{ROOT}/{user}/state')])}" for user in hubs]
+    parts += [f"user {user}\n{_lines(overseer)}" for user in overseers]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(allowed: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{what} {where}" for what, where in allowed)

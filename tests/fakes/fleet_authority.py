@@ -1,0 +1,92 @@
+"""A fleet's authority in a folder of its own, and a real Mosquitto that it configured."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from getpass import getuser
+from pathlib import Path
+
+import pytest
+
+from fakes.brokers import START_S, find_mosquitto, free_port
+from resonator.trust import Credentials, Party
+from resonator_hub.authority import Authority, mosquitto
+from resonator_hub.authority.authority import LIFE
+
+HUB, BROKER = Party("hub", "lab", "main"), Party("broker", "lab", "cloud")
+BOX, OTHER = Party("device", "lab", "box"), Party("device", "lab", "other")
+ANN, BOB = Party("submitter", "lab", "ann"), Party("submitter", "lab", "bob")
+VIEWER = Party("viewer", "lab", "vera")
+HOST = "127.0.0.1"
+
+
+class Fleet:
+    """An authority, the identities it gave out, and the folder of its broker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "ca"
+        self._identities = folder / "identities"
+        Authority.create(self.folder, "Test fleet", None)
+        for party in (HUB, BOX, OTHER, ANN, BOB, VIEWER):
+            self.enrol(party)
+        self.broker = self._place(BROKER)
+        with Authority.open(self.folder, None) as authority:
+            authority.enrol(BROKER, self.broker, LIFE, [HOST])
+
+    def enrol(self, party: Party, life: timedelta = LIFE) -> None:
+        with Authority.open(self.folder, None) as authority:
+            authority.enrol(party, self._place(party), life)
+
+    def revoke(self, party: Party) -> None:
+        with Authority.open(self.folder, None) as authority:
+            authority.revoke(party.user)
+
+    def tls(self, party: Party) -> ssl.SSLContext:
+        return Credentials.load(self._place(party)).context()
+
+    def configure(self, port: int) -> Path:
+        """Write the broker's files and return the path of its configuration."""
+        with Authority.open(self.folder, None) as authority:
+            rules = mosquitto.rules(authority.users("hub"), authority.users("operator", "viewer"))
+        data = self.broker / mosquitto.DATA
+        data.mkdir(exist_ok=True)
+        revoked = (self.folder / mosquitto.REVOCATIONS).read_bytes()
+        (self.broker / mosquitto.REVOCATIONS).write_bytes(revoked)
+        (self.broker / mosquitto.RULES).write_text(rules)
+        config = self.broker / mosquitto.CONFIG
+        config.write_text(mosquitto.config(self.broker, HOST, port, getuser()))
+        return config
+
+    def _place(self, party: Party) -> Path:
+        return self._identities / party.user
+
+
+@contextlib.asynccontextmanager
+async def guarded(fleet: Fleet) -> AsyncIterator[str]:
+    """A running Mosquitto that lets only the fleet in; yields its address."""
+    program = find_mosquitto()
+    port = free_port()
+    config = fleet.configure(port)
+    config.write_text(config.read_text() + "log_dest stderr\nlog_type all\n")
+    process = await asyncio.create_subprocess_exec(
+        program, "-c", str(config), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    assert process.stderr is not None
+    said = b""
+    while line := await asyncio.wait_for(process.stderr.readline(), START_S):
+        said += line
+        if b"running" in line:
+            break
+    else:
+        pytest.fail(f"mosquitto does not start with the configuration: {said.decode()}")
+    drain = asyncio.create_task(process.stderr.read())
+    try:
+        yield f"mqtts://{HOST}:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+        await drain

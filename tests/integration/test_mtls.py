@@ -1,0 +1,168 @@
+"""A real Mosquitto, configured by us: each of the fleet speaks and listens at his own place, nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fakes.fleet_authority import ANN, BOB, BOX, HUB, OTHER, VIEWER, Fleet, guarded
+from resonator.bus import topics
+from resonator.bus.connection import Connection, ConnectionLost
+from resonator.bus.port import Delivery
+from resonator.bus.url import parse_broker_url
+from resonator.trust import Party
+
+PATIENCE_S = 10.0
+RETAINED = topics.device_up("lab", "box", "state")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+class Somebody:
+    """One connection, and what it hears."""
+
+    def __init__(self, url: str, tls: ssl.SSLContext, name: str) -> None:
+        self.heard: list[Delivery] = []
+        self._news = asyncio.Event()
+        self.connection = Connection(parse_broker_url(url), name, 15, None, self._hear, tls)
+
+    def _hear(self, delivery: Delivery) -> None:
+        self.heard.append(delivery)
+        self._news.set()
+
+    async def hears(self, payload: bytes) -> None:
+        """Wait until this has been said to him."""
+        while payload not in [one.payload for one in self.heard]:
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), PATIENCE_S)
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, tls: ssl.SSLContext, name: str) -> AsyncIterator[Somebody]:
+    somebody = Somebody(url, tls, name)
+    await asyncio.wait_for(somebody.connection.open(), PATIENCE_S)
+    try:
+        yield somebody
+    finally:
+        await somebody.connection.close()
+
+
+async def say(somebody: Somebody, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    await somebody.connection.publish(topic, payload, 1, retain)
+
+
+async def test_mtls_the_fleet_speaks_over_the_broker(fleet: Fleet) -> None:
+    async with (
+        guarded(fleet) as url,
+        connected(url, fleet.tls(HUB), "hub") as hub,
+        connected(url, fleet.tls(BOX), "box") as box,
+        connected(url, fleet.tls(ANN), "ann") as ann,
+    ):
+        assert await hub.connection.subscribe(topics.for_hub()) == []
+        assert await box.connection.subscribe(topics.for_device("lab", "box")) == []
+        assert await ann.connection.subscribe([*topics.for_client("lab", "ann"), topics.hubs("lab")]) == []
+        await say(box, topics.device_up("lab", "box", "result"), b"a result")
+        await say(ann, topics.client_up("lab", "ann"), b"a request")
+        await hub.hears(b"a result")
+        await hub.hears(b"a request")
+        await say(hub, topics.device_dn("lab", "box", "kernel"), b"a kernel")
+        await say(hub, topics.client_dn("lab", "ann"), b"an answer")
+        await say(hub, topics.hub_state("lab", "main"), b"here I am", retain=True)
+        await box.hears(b"a kernel")
+        await ann.hears(b"an answer")
+        await ann.hears(b"here I am")
+
+
+@pytest.mark.parametrize("thief", [OTHER, ANN], ids=lambda party: str(party.role))
+async def test_acl_attack_at_somebody_elses_place_reaches_nobody(fleet: Fleet, thief: Party) -> None:
+    async with (
+        guarded(fleet) as url,
+        connected(url, fleet.tls(HUB), "hub") as hub,
+        connected(url, fleet.tls(BOX), "box") as box,
+        connected(url, fleet.tls(thief), "thief") as other,
+    ):
+        await hub.connection.subscribe(topics.for_hub())
+        await box.connection.subscribe(topics.for_device("lab", "box"))
+        await say(box, RETAINED, b"retained", retain=True)
+        await other.connection.subscribe(["#"])
+        forged = (
+            topics.device_up("lab", "box", "result"),
+            topics.device_dn("lab", "box", "kernel"),
+            topics.client_up("lab", "bob"),
+            topics.hub_state("lab", "main"),
+            topics.job_status("lab", "job"),
+        )
+        for topic in forged:
+            await say(other, topic, b"forged")
+        await say(hub, topics.device_dn("lab", "box", "kernel"), b"a kernel")
+        await say(hub, topics.client_dn("lab", "bob"), b"an answer")
+        await box.hears(b"a kernel")
+        # What the thief may hear comes last, in order: had there been anything before it, he had heard it.
+        kind, mine = ("dev", "window") if thief.role == "device" else ("client", "answer")
+        await say(hub, f"resonator/v1/lab/{kind}/{thief.name}/dn/{mine}", b"the end")
+        await other.hears(b"the end")
+        await say(box, topics.device_up("lab", "box", "result"), b"the end")
+        await hub.hears(b"the end")
+        assert [one.payload for one in other.heard] == [b"the end"]
+        assert b"forged" not in [one.payload for one in (*hub.heard, *box.heard)]
+
+
+async def test_acl_a_viewer_sees_jobs_and_devices_and_submits_nothing(fleet: Fleet) -> None:
+    async with (
+        guarded(fleet) as url,
+        connected(url, fleet.tls(HUB), "hub") as hub,
+        connected(url, fleet.tls(VIEWER), "vera") as vera,
+        connected(url, fleet.tls(BOB), "bob") as bob,
+    ):
+        for one in (vera, bob):
+            await one.connection.subscribe(["resonator/v1/lab/client/+/dn/#", "resonator/v1/lab/jobs/#"])
+        await say(hub, topics.job_status("lab", "job"), b"running")
+        await vera.hears(b"running")
+        await say(hub, topics.client_dn("lab", "bob"), b"the end")
+        await bob.hears(b"the end")
+        assert [one.payload for one in bob.heard] == [b"the end"]
+
+
+async def refused(url: str, tls: ssl.SSLContext) -> None:
+    with pytest.raises(ConnectionLost):
+        async with connected(url, tls, "intruder"):
+            pytest.fail("an intruder was let in")
+
+
+def nobody(fleet: Fleet) -> ssl.SSLContext:
+    """Trusts the fleet's broker, and has no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(fleet.folder / "ca.crt")
+    return context
+
+
+async def test_mtls_attack_without_a_valid_certificate_does_not_get_in(fleet: Fleet, tmp_path: Path) -> None:
+    old, gone = Party("device", "lab", "old"), Party("device", "lab", "gone")
+    fleet.enrol(old, timedelta(minutes=-1))
+    fleet.enrol(gone)
+    fleet.revoke(gone)
+    stranger = Fleet(tmp_path / "another").tls(BOX)
+    stranger.load_verify_locations(fleet.folder / "ca.crt")
+    async with guarded(fleet) as url, connected(url, fleet.tls(BOX), "box") as box:
+        await say(box, RETAINED, b"retained", retain=True)
+        for intruder in (nobody(fleet), fleet.tls(old), fleet.tls(gone), stranger):
+            await refused(url, intruder)
+
+
+async def test_mtls_attack_by_a_broker_of_another_fleet_or_at_another_address(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    foreign = Fleet(tmp_path / "another")
+    async with guarded(foreign) as url:
+        await refused(url, fleet.tls(BOX))
+    async with guarded(fleet) as url:
+        await refused(url.replace("127.0.0.1", "localhost"), fleet.tls(BOX))
