@@ -20,7 +20,7 @@ from resonator.errors import InputInvalid
 from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
-from resonator.trust import Party, tls_for
+from resonator.trust import Party, credentials_for
 from resonator_agent import identify
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
@@ -74,7 +74,7 @@ def agent(
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
     party = Party("device", chosen.site, name)
-    tls = tls_for(chosen.broker, chosen.identity, party, insecure=chosen.insecure)
+    credentials = credentials_for(chosen.broker, chosen.identity, insecure=chosen.insecure, party=party)
     labels = parse_labels(label or [])
     limits = Limits(
         cores=choose_cores(cores, cpus, os.sched_getaffinity(0)),
@@ -90,7 +90,7 @@ def agent(
             f"device {chosen.site}/{name}: {offered.cpu_model}, cores {_listed(limits.cores)}, "
             f"target {offered.offers[0].target}"
         )
-        box = Settings(name, chosen.site, chosen.broker, memory.folder, limits, tls)
+        box = Settings(name, chosen.site, chosen.broker, memory.folder, limits, credentials)
         code = asyncio.run(Agent(box, offered, memory).run())
     finally:
         memory.release()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
@@ -40,6 +39,8 @@ from resonator.messages import (
     WindowGrant,
     WindowOpened,
 )
+from resonator.trust import Credentials
+from resonator.trust.seal import Seal
 from resonator_agent import commands as do
 from resonator_agent import events as ev
 from resonator_agent.intake import Intake
@@ -69,7 +70,7 @@ class Settings:
     broker: str
     state: Path
     limits: Limits
-    tls: ssl.SSLContext | None = None
+    credentials: Credentials | None = None
 
 
 class Agent:
@@ -90,9 +91,12 @@ class Agent:
             interrupted=memory.interrupted,
         )
         client_id = f"agent-{settings.site}-{settings.name}-{bearer.instance[:12]}"
-        self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=settings.tls)
+        credentials = settings.credentials
+        tls = None if credentials is None else credentials.context()
+        self._seal = None if credentials is None else Seal(credentials)
+        self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=tls)
         self._source = str(device_id(settings.site, settings.name))
-        self._peer = Peer(self._bus, self._source)
+        self._peer = Peer(self._bus, self._source, self._seal)
         self._post = Post(self._peer, self._outbox, settings.site, settings.name)
         self._intake = Intake(self._store, self._post.send, self._blob_ended)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -289,7 +293,8 @@ class Agent:
             reason="the connection to the broker broke",
         )
         topic = topics.device_up(self._settings.site, self._settings.name, "state")
-        return Will(topic, codec.encode(gone, id=new_id(), source=self._source), retain=True)
+        payload = codec.encode(gone, id=new_id(), source=self._source, topic=topic, seal=self._seal)
+        return Will(topic, payload, retain=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

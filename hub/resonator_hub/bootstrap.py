@@ -10,7 +10,8 @@ import structlog
 
 from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
-from resonator.trust import Party, tls_for
+from resonator.trust import Credentials, Party, credentials_for
+from resonator.trust.seal import Seal
 from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.compute import Compute, WarmPool
 from resonator_hub.database import Database, sqlite_url
@@ -38,11 +39,12 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         database = Database.open(settings.database or sqlite_url(settings.state / JOURNAL))
         stack.callback(database.close)
         url = await _broker(settings, stack)
-        identity = _identity(settings, slots, database)
+        party = Party("hub", settings.site, settings.hub)
+        credentials = credentials_for(url, settings.identity, insecure=settings.insecure, party=party)
+        identity = _identity(settings, slots, database, credentials)
         compute = Compute(WarmPool(slots, cores=cores), slots)
         stack.push_async_callback(compute.close)
-        party = Party("hub", settings.site, settings.hub)
-        tls = tls_for(url, settings.identity, party, insecure=settings.insecure)
+        tls = None if credentials is None else credentials.context()
         bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will, tls=tls)
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
@@ -77,7 +79,9 @@ async def _broker(settings: HubSettings, stack: contextlib.AsyncExitStack) -> st
     return broker.url
 
 
-def _identity(settings: HubSettings, slots: int, database: Database) -> Identity:
+def _identity(
+    settings: HubSettings, slots: int, database: Database, credentials: Credentials | None
+) -> Identity:
     journal = Journal(database)
     wanted = Rules(settings.policy, settings.batch, settings.window)
     rules = began(journal) or wanted
@@ -87,4 +91,5 @@ def _identity(settings: HubSettings, slots: int, database: Database) -> Identity
             f"{rules.window_s:g} s, and goes on so; for other rules use another state directory"
         )
     session = journal.length() + 1  # every start adds at least one event
-    return Identity(settings.site, settings.hub, session, slots, rules)
+    seal = None if credentials is None else Seal(credentials)
+    return Identity(settings.site, settings.hub, session, slots, rules, seal)

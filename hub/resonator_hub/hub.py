@@ -15,6 +15,7 @@ from resonator.bus.port import Bus, Will
 from resonator.errors import BusUnreachable
 from resonator.jobspec import TuningJob
 from resonator.messages import HubState
+from resonator.trust.seal import Seal
 from resonator_hub.database import Database
 from resonator_hub.fleet import Acks, Presence, Registry, Windows
 from resonator_hub.frontends.onnx import check
@@ -39,13 +40,17 @@ GOODBYE_S = 3.0
 
 @dataclass(frozen=True)
 class Identity:
-    """What a hub is called, and what it tells of itself; `session` grows with every start."""
+    """What a hub is called, and what it tells of itself; `session` grows with every start.
+
+    With a `seal` it signs what it says, and listens to nobody who does not.
+    """
 
     site: str
     name: str
     session: int
     slots: int
     rules: Rules
+    seal: Seal | None = None
 
     @property
     def topic(self) -> str:
@@ -66,7 +71,8 @@ class Identity:
 
     def will(self) -> Will:
         """Return what the broker says when the hub is gone without a word."""
-        payload = codec.encode(self.state(online=False), id=new_id(), source=self.name)
+        gone = self.state(online=False)
+        payload = codec.encode(gone, id=new_id(), source=self.name, topic=self.topic, seal=self.seal)
         return Will(self.topic, payload, retain=True)
 
 
@@ -84,7 +90,7 @@ class Hub:
         self.identity = identity
         self.scheduler = scheduler = identity.rules.scheduler()
         self._bus = bus
-        self.peer = peer = Peer(bus, identity.name)
+        self.peer = peer = Peer(bus, identity.name, identity.seal)
         journal = Journal(database)
         inbox = Inbox(Clock(not_before=journal.last_at()))
         jobs, records, catalog = Jobs(database), Records(database), Catalog(database)

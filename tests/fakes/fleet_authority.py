@@ -33,20 +33,20 @@ class Fleet:
         Authority.create(self.folder, "Test fleet", None)
         for party in (HUB, BOX, OTHER, ANN, BOB, VIEWER):
             self.enrol(party)
-        self.broker = self._place(BROKER)
+        self.broker = self.place(BROKER)
         with Authority.open(self.folder, None) as authority:
             authority.enrol(BROKER, self.broker, LIFE, [HOST])
 
     def enrol(self, party: Party, life: timedelta = LIFE) -> None:
         with Authority.open(self.folder, None) as authority:
-            authority.enrol(party, self._place(party), life)
+            authority.enrol(party, self.place(party), life)
 
     def revoke(self, party: Party) -> None:
         with Authority.open(self.folder, None) as authority:
             authority.revoke(party.user)
 
     def tls(self, party: Party) -> ssl.SSLContext:
-        return Credentials.load(self._place(party)).context()
+        return Credentials.load(self.place(party)).context()
 
     def configure(self, port: int) -> Path:
         """Write the broker's files and return the path of its configuration."""
@@ -61,7 +61,7 @@ class Fleet:
         config.write_text(mosquitto.config(self.broker, HOST, port, getuser()))
         return config
 
-    def _place(self, party: Party) -> Path:
+    def place(self, party: Party) -> Path:
         return self._identities / party.user
 
 

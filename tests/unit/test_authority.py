@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from resonator.errors import InputInvalid, Refused
-from resonator.trust import CertificateInvalid, Credentials, Party, credentials_for, party_of, tls_for
+from resonator.trust import CertificateInvalid, Credentials, Party, credentials_for, party_of
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
 from resonator_hub.authority import Authority
 from resonator_hub.authority.certificate import root
@@ -159,9 +159,9 @@ def test_the_way_to_a_broker_is_guarded_local_or_allowed(folder: Path, tmp_path:
         assert credentials_for(far, None, insecure=True) is None
     with pytest.raises(InputInvalid, match="--identity DIR"):
         credentials_for("mqtts://broker.example.org", None, insecure=True)
-    assert tls_for("mqtts://broker", tmp_path / "box", BOX, insecure=False) is not None
+    assert credentials_for("mqtts://broker", tmp_path / "box", insecure=False, party=BOX) is not None
     with pytest.raises(InputInvalid, match="is the identity of lab/dev/box, not of lab/hub/main"):
-        tls_for("mqtts://broker", tmp_path / "box", Party("hub", "lab", "main"), insecure=False)
+        credentials_for("mqtts://broker", tmp_path / "box", insecure=False, party=Party("hub", "lab", "main"))
 
 
 def test_the_commands_make_a_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ No meaning lives in MQTT properties, since bridges strip them. Limits are checke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -29,7 +30,7 @@ class Envelope(BaseModel):
     """What surrounds every body: who says it (`src`), its unique `id`, and what it answers (`corr`).
 
     `seq` counts the messages of one source since its start; `reply_to` is the topic that answers go to;
-    `sig` is kept for the signature over the rest.
+    `sig` is the signature over topic and envelope, both of these fields null, by the key of `cert` (DER).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,20 @@ class Envelope(BaseModel):
     epoch: Count = 0
     body: dict[str, Any] = Field(default_factory=dict)
     sig: Annotated[bytes, Field(max_length=256)] | None = None
+    cert: Annotated[bytes, Field(max_length=2048)] | None = None
+
+
+class Seals(Protocol):
+    """Signs what is said on a topic."""
+
+    certificate: bytes
+
+    def sign(self, topic: str, content: bytes) -> bytes:
+        """Return the signature."""
+
+
+Check = Callable[[bytes, "bytes | None", "bytes | None"], object]
+"""Takes what was signed, the signer's certificate and the signature; raises MessageInvalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +81,10 @@ def encode(
     seq: int = 0,
     reply_to: str | None = None,
     corr: str | None = None,
+    topic: str = "",
+    seal: Seals | None = None,
 ) -> bytes:
-    """Write a message; raises `MessageInvalid` when it is beyond the size limit."""
+    """Write a message, with `seal` signed for `topic`; raises `MessageInvalid` beyond the size limit."""
     envelope = {
         "v": VERSION,
         "id": id,
@@ -79,16 +96,25 @@ def encode(
         "epoch": getattr(message, "epoch", 0),
         "body": message.model_dump(mode="python", exclude_defaults=True, by_alias=True),
         "sig": None,
+        "cert": None,
     }
-    data: bytes = msgpack.packb(envelope, default=_plain)
+    data = _pack(envelope)
+    if seal is not None:
+        data = _pack({**envelope, "sig": seal.sign(topic, data), "cert": seal.certificate})
     if len(data) > MAX_MESSAGE:
         raise MessageInvalid(f"a {message.wire} of {len(data)} bytes is beyond the limit of {MAX_MESSAGE}")
     return data
 
 
-def decode(data: bytes) -> Decoded:
-    """Read a message; raises `MessageInvalid` with one sentence for whatever is not one of ours."""
-    envelope = _envelope(data)
+def decode(data: bytes, check: Check | None = None) -> Decoded:
+    """Read a message; raises `MessageInvalid` with one sentence for whatever is not one of ours.
+
+    `check` is asked before the body is looked at.
+    """
+    plain = _unpacked(data)
+    envelope = _envelope(plain)
+    if check is not None:
+        check(_pack({**plain, "sig": None, "cert": None}), envelope.cert, envelope.sig)
     kind = TYPES.get(envelope.type)
     if kind is None:
         raise MessageInvalid(f"unknown message type {envelope.type!r}")
@@ -101,7 +127,12 @@ def decode(data: bytes) -> Decoded:
     return Decoded(message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr)
 
 
-def _envelope(data: bytes) -> Envelope:
+def _pack(envelope: dict[str, Any]) -> bytes:
+    data: bytes = msgpack.packb(envelope, default=_plain)
+    return data
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_MESSAGE:
         raise MessageInvalid(f"a message of {len(data)} bytes is beyond the limit of {MAX_MESSAGE}")
     try:
@@ -115,6 +146,10 @@ def _envelope(data: bytes) -> Envelope:
     if not isinstance(plain, dict):
         raise MessageInvalid(f"a message is a msgpack map, this is {type(plain).__name__}")
     _check_depth(plain)
+    return plain
+
+
+def _envelope(plain: dict[str, Any]) -> Envelope:
     if plain.get("v") != VERSION:
         raise MessageInvalid(f"schema version {str(plain.get('v'))[:40]} is not spoken here, only {VERSION}")
     try:

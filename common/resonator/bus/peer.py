@@ -7,6 +7,7 @@ import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from resonator.bus import codec, topics
 from resonator.bus.port import Bus, Delivery
 from resonator.errors import BusUnreachable, MessageInvalid, Refused, ResonatorError
 from resonator.messages import Message, Rejected
+from resonator.trust.seal import Seal, SignatureInvalid
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
@@ -47,11 +49,15 @@ def new_id() -> str:
 
 
 class Peer:
-    """Sends and hears messages as `source` on a bus; handlers run one at a time, in order of arrival."""
+    """Sends and hears messages as `source` on a bus; handlers run one at a time, in order of arrival.
 
-    def __init__(self, bus: Bus, source: str) -> None:
+    With a `seal` it signs what it says, and hears only what is signed by those who may say it.
+    """
+
+    def __init__(self, bus: Bus, source: str, seal: Seal | None = None) -> None:
         self.bus = bus
         self.source = source
+        self._seal = seal
         self.refused: Counter[str] = Counter()
         self._seq = 0
         self._handlers: dict[type[Message], Handler] = {}
@@ -78,7 +84,14 @@ class Peer:
         self._seq += 1
         sent = message_id or new_id()
         payload = codec.encode(
-            message, id=sent, source=self.source, seq=self._seq, reply_to=reply_to, corr=corr
+            message,
+            id=sent,
+            source=self.source,
+            seq=self._seq,
+            reply_to=reply_to,
+            corr=corr,
+            topic=topic,
+            seal=self._seal,
         )
         await self.bus.publish(topic, payload, qos=qos, retain=retain)
         return sent
@@ -136,7 +149,8 @@ class Peer:
                 try:
                     received = self._read(delivery)
                 except MessageInvalid as error:
-                    self.refuse("invalid", delivery.topic, str(error))
+                    why = "not signed as it must be" if isinstance(error, SignatureInvalid) else "invalid"
+                    self.refuse(why, delivery.topic, str(error))
                     continue
                 await self._hear(received)
         finally:
@@ -150,7 +164,8 @@ class Peer:
 
     def _read(self, delivery: Delivery) -> Received:
         address = topics.parse(delivery.topic)
-        decoded = codec.decode(delivery.payload)
+        check = None if self._seal is None else partial(self._seal.check, delivery.topic, address)
+        decoded = codec.decode(delivery.payload, check)
         return Received(
             decoded.message,
             decoded.id,

@@ -42,6 +42,7 @@ from resonator.messages import (
 )
 from resonator.settings import DEFAULT_BROKER, DEFAULT_SITE
 from resonator.trust import credentials_for
+from resonator.trust.seal import Seal
 
 M = TypeVar("M", bound=Message)
 _PULL_RATE = 256 * 1024
@@ -56,14 +57,21 @@ class Client:
     """
 
     def __init__(
-        self, bus: Bus, *, broker: str, site: str, timeout: float = 10.0, name: str | None = None
+        self,
+        bus: Bus,
+        *,
+        broker: str,
+        site: str,
+        timeout: float = 10.0,
+        name: str | None = None,
+        seal: Seal | None = None,
     ) -> None:
         if not is_name(site):
             raise InputInvalid(f"site {site!r} is not a name: {NAME_RULE}")
         self.broker, self.site, self.timeout = broker, site, timeout
         self._bus = bus
         self._name = name or f"client-{secrets.token_hex(4)}"
-        self._peer = Peer(bus, self._name)
+        self._peer = Peer(bus, self._name, seal)
         self._hubs = HubPresence(site)
         self._blobs = Blobs(self._peer, site, self._name)
         self._followers: dict[str, set[asyncio.Queue[JobStatus]]] = {}
@@ -88,16 +96,13 @@ class Client:
         """
         credentials = credentials_for(broker, identity, insecure=insecure)
         if credentials is None:
-            bus, name = MqttBus(broker, publish_timeout_s=timeout), None
-        else:
-            name = credentials.party.name
-            if credentials.party.site != site:
-                raise InputInvalid(
-                    f"{identity} is the identity of {credentials.party.user}, for site "
-                    f"{credentials.party.site}; the site here is {site}"
-                )
-            bus = MqttBus(broker, publish_timeout_s=timeout, tls=credentials.context())
-        return cls(bus, broker=broker, site=site, timeout=timeout, name=name)
+            return cls(MqttBus(broker, publish_timeout_s=timeout), broker=broker, site=site, timeout=timeout)
+        party = credentials.party
+        if party.site != site:
+            raise InputInvalid(f"{identity} is the identity of {party.user}; the site here is {site}")
+        bus = MqttBus(broker, publish_timeout_s=timeout, tls=credentials.context())
+        seal = Seal(credentials)
+        return cls(bus, broker=broker, site=site, timeout=timeout, name=party.name, seal=seal)
 
     async def __aenter__(self) -> Self:
         await self._bus.subscribe(*topics.for_client(self.site, self._name), topics.hubs(self.site))

@@ -2,7 +2,7 @@
 
 from resonator.trust.credentials import Credentials
 from resonator.trust.party import CertificateInvalid, Party, Role, party_of
-from resonator.trust.way import credentials_for, tls_for
+from resonator.trust.way import credentials_for
 
 __all__ = [
     "CertificateInvalid",
@@ -11,5 +11,4 @@ __all__ = [
     "Role",
     "credentials_for",
     "party_of",
-    "tls_for",
 ]

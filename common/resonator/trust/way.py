@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 
 import structlog
@@ -15,24 +14,13 @@ from resonator.trust.party import Party
 _log = structlog.get_logger(__name__)
 
 
-def tls_for(broker: str, identity: Path | None, party: Party, *, insecure: bool) -> ssl.SSLContext | None:
-    """Return how `party` proves itself to a broker, whom it trusts in turn; None where nobody asks for it.
+def credentials_for(
+    broker: str, identity: Path | None, *, insecure: bool, party: Party | None = None
+) -> Credentials | None:
+    """Return what to prove oneself, or `party`, with at a broker; None where nobody asks for it.
 
-    Raises InputInvalid as `credentials_for` does, and for the identity of somebody else.
-    """
-    credentials = credentials_for(broker, identity, insecure=insecure)
-    if credentials is None:
-        return None
-    if credentials.party.user != party.user:
-        raise InputInvalid(f"{identity} is the identity of {credentials.party.user}, not of {party.user}")
-    return credentials.context()
-
-
-def credentials_for(broker: str, identity: Path | None, *, insecure: bool) -> Credentials | None:
-    """Return what to prove oneself with at a broker; None where nobody asks for it.
-
-    Raises InputInvalid where an identity is missing or unusable, and for a way that others can listen to
-    and speak on, unless `insecure` says that they may.
+    Raises InputInvalid where an identity is missing, unusable or somebody else's, and for a way that others
+    can listen to and speak on, unless `insecure` says that they may.
     """
     address = parse_broker_url(broker)
     if address.tls:
@@ -40,7 +28,10 @@ def credentials_for(broker: str, identity: Path | None, *, insecure: bool) -> Cr
             raise InputInvalid(
                 f"broker {address} asks who this is: give an identity by --identity DIR or RESONATOR_IDENTITY"
             )
-        return Credentials.load(identity)
+        credentials = Credentials.load(identity)
+        if party is not None and credentials.party.user != party.user:
+            raise InputInvalid(f"{identity} is the identity of {credentials.party.user}, not of {party.user}")
+        return credentials
     if address.is_loopback:
         return None
     if not insecure:

@@ -1,0 +1,104 @@
+"""Signatures on messages (Ed25519, RFC 8032): a broker carries them, but cannot make or change any."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from resonator.bus.topics import Address
+from resonator.errors import InputInvalid, MessageInvalid
+from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
+from resonator.trust.party import CertificateInvalid, Party, party_of
+
+_PURPOSE = b"resonator message 1\0"
+"""What is signed begins with it, so that no signature of another kind passes for one of a message."""
+MAX_CERTIFICATE = 2048
+
+
+class SignatureInvalid(MessageInvalid):
+    """A message is not signed, not by whom it has to be, or not as it is."""
+
+
+class Seal:
+    """Signs what somebody says, and checks who said what he hears."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        folder = credentials.folder
+        key = load_pem_private_key((folder / KEY).read_bytes(), None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise InputInvalid(f"{folder / KEY} is not an Ed25519 key")
+        own = x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
+        authorities = x509.load_pem_x509_certificates((folder / AUTHORITY).read_bytes())
+        self._key = key
+        self._issuers = [one for one in authorities if _issues(one)]
+        self.certificate = own.public_bytes(Encoding.DER)
+        self._known = lru_cache(maxsize=4096)(self._verified)
+
+    def sign(self, topic: str, content: bytes) -> bytes:
+        """Return the signature of what is said on a topic."""
+        return self._key.sign(_signed(topic, content))
+
+    def check(
+        self, topic: str, address: Address, content: bytes, certificate: bytes | None, signature: bytes | None
+    ) -> Party:
+        """Return who said something on a topic; raises SignatureInvalid for anybody who may not say it."""
+        if certificate is None or signature is None:
+            raise SignatureInvalid("it is not signed")
+        party, key, until = self._known(certificate)
+        if datetime.now(timezone.utc) > until:
+            raise SignatureInvalid(f"the certificate of {party.user} has expired")
+        if not speaks_at(party, address):
+            raise SignatureInvalid(f"{party.role} {party.user} has no say here")
+        try:
+            key.verify(signature, _signed(topic, content))
+        except InvalidSignature:
+            raise SignatureInvalid(f"the signature is not that of {party.user}") from None
+        return party
+
+    def _verified(self, data: bytes) -> tuple[Party, Ed25519PublicKey, datetime]:
+        """Return whom a certificate names, his key, and until when; checked once for each certificate."""
+        try:
+            certificate = x509.load_der_x509_certificate(data)
+            party, key = party_of(certificate), certificate.public_key()
+        except (ValueError, CertificateInvalid) as error:
+            raise SignatureInvalid(f"its certificate cannot be read: {error}") from None
+        if not any(_issued_by(certificate, issuer) for issuer in self._issuers):
+            raise SignatureInvalid(f"the certificate of {party.user} is not of this fleet")
+        if not isinstance(key, Ed25519PublicKey):
+            raise SignatureInvalid(f"the key of {party.user} is not an Ed25519 key")
+        return party, key, certificate.not_valid_after_utc
+
+
+def speaks_at(party: Party, address: Address) -> bool:
+    """Return whether a party is the one whose messages belong on a topic."""
+    if address.direction == "up":
+        return party.user == f"{address.site}/{address.kind}/{address.name}"
+    if address.kind == "hub":
+        return party.user == f"{address.site}/hub/{address.name}"
+    return party.role == "hub"
+
+
+def _signed(topic: str, content: bytes) -> bytes:
+    return _PURPOSE + topic.encode() + b"\0" + content
+
+
+def _issues(certificate: x509.Certificate) -> bool:
+    """Return whether a certificate is that of the authority which issues those of parties."""
+    try:
+        limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return False
+    return limits.ca and limits.path_length == 0
+
+
+def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
