@@ -34,6 +34,7 @@ class FailureKind(str, Enum):
     MODEL_INVALID = "MODEL_INVALID"
     NO_MATCHING_DEVICE = "NO_MATCHING_DEVICE"
     QUEUE_EXPIRED = "QUEUE_EXPIRED"
+    FORBIDDEN = "FORBIDDEN"
     STAGE_FAILED = "STAGE_FAILED"
 
     @property
@@ -57,6 +58,7 @@ _FAULT = {
     FailureKind.MODEL_INVALID: Fault.USER,
     FailureKind.NO_MATCHING_DEVICE: Fault.USER,
     FailureKind.QUEUE_EXPIRED: Fault.USER,
+    FailureKind.FORBIDDEN: Fault.USER,
     FailureKind.STAGE_FAILED: Fault.HUB,
 }
 

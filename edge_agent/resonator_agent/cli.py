@@ -22,6 +22,7 @@ from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
 from resonator.trust import Party, credentials_for
 from resonator_agent import identify
+from resonator_agent.enroll import enroll, place
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
 from resonator_agent.worker_process import Limits
@@ -32,15 +33,23 @@ MIN_KERNEL_MEMORY_MB = 256
 _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[Label, LabelValue])
 
 
+boxes = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+boxes.command()(enroll)
+
+
+@boxes.callback(invoke_without_command=True)
 def agent(
-    name: Annotated[str, typer.Option(metavar="NAME", help="This box's name, unique at its site.")],
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This box's name, unique at its site.")
+    ] = None,
     broker: Annotated[
         str | None, typer.Option(metavar="URL", help="The broker's address [RESONATOR_BROKER].")
     ] = None,
     site: Annotated[str | None, typer.Option(metavar="SITE", help="The box's site [RESONATOR_SITE].")] = None,
     identity: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="This box's key and certificate, for a broker of mqtts://."),
+        typer.Option(metavar="DIR", help="This box's key and certificate, where `enroll` did not put them."),
     ] = None,
     insecure: Insecure = None,
     cores: Annotated[int, typer.Option(min=1, help="How many cores to measure on.")] = 1,
@@ -69,12 +78,17 @@ def agent(
 
     Exit codes: 0 drained, 2 bad usage, 4 the name is taken, 130 stopped at once by a second Ctrl-C.
     """
+    if context.invoked_subcommand is not None:
+        return
     logs.configure("info", json=json)
+    if name is None:
+        raise InputInvalid("--name is missing: a box has a name that is unique at its site")
     chosen = settings.load(broker=broker, site=site, identity=identity, insecure=insecure)
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
     party = Party("device", chosen.site, name)
-    credentials = credentials_for(chosen.broker, chosen.identity, insecure=chosen.insecure, party=party)
+    own = chosen.identity or (found if (found := place(chosen.site, name)).is_dir() else None)
+    credentials = credentials_for(chosen.broker, own, insecure=chosen.insecure, party=party)
     labels = parse_labels(label or [])
     limits = Limits(
         cores=choose_cores(cores, cpus, os.sched_getaffinity(0)),

@@ -104,7 +104,7 @@ class Hub:
         serving = Serving(peer, blobs)
         self._board = Board(peer, scheduler.status, lambda job: jobs.get(job).site)
         desk = Desk(peer)
-        Requests(desk, inbox, scheduler, registry)
+        Requests(desk, inbox, scheduler, registry, jobs)
         self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, check_model)
         shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)
         acts = Acts(self._windows, self._measuring, records, jobs, self._board)

@@ -20,7 +20,7 @@ from resonator_hub.authority.authority import LIFE
 HUB, BROKER = Party("hub", "lab", "main"), Party("broker", "lab", "cloud")
 BOX, OTHER = Party("device", "lab", "box"), Party("device", "lab", "other")
 ANN, BOB = Party("submitter", "lab", "ann"), Party("submitter", "lab", "bob")
-VIEWER = Party("viewer", "lab", "vera")
+OLGA, VIEWER = Party("operator", "lab", "olga"), Party("viewer", "lab", "vera")
 HOST = "127.0.0.1"
 
 
@@ -31,7 +31,7 @@ class Fleet:
         self.folder = folder / "ca"
         self._identities = folder / "identities"
         Authority.create(self.folder, "Test fleet", None)
-        for party in (HUB, BOX, OTHER, ANN, BOB, VIEWER):
+        for party in (HUB, BOX, OTHER, ANN, BOB, OLGA, VIEWER):
             self.enrol(party)
         self.broker = self.place(BROKER)
         with Authority.open(self.folder, None) as authority:

@@ -13,6 +13,7 @@ from resonator.bus import codec, topics
 from resonator.bus.blobs import BlobStore
 from resonator.bus.peer import Peer, new_id
 from resonator.messages import DeviceState, Identity, Message, Offer, Status
+from resonator.trust.seal import Seal
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.inbox import Clock, Inbox
 from resonator_hub.scheduler.events import Event
@@ -69,10 +70,11 @@ class Shell:
         source: str = "box-1",
         reply_to: str | None = None,
         retain: bool = False,
+        seal: Seal | None = None,
     ) -> str:
         """Have the hub hear a message and handle it."""
         sent = message_id or new_id()
-        payload = codec.encode(message, id=sent, source=source, reply_to=reply_to)
+        payload = codec.encode(message, id=sent, source=source, reply_to=reply_to, topic=topic, seal=seal)
         await self.hear_bytes(topic, payload, retain=retain)
         return sent
 
@@ -118,11 +120,11 @@ class Shell:
 
 
 @contextlib.asynccontextmanager
-async def shell(folder: Path) -> AsyncIterator[Shell]:
+async def shell(folder: Path, seal: Seal | None = None) -> AsyncIterator[Shell]:
     """A hub's peer that listens, on a broker in memory."""
     broker = MemoryBroker()
     bus = broker.client()
-    peer = Peer(bus, "main")
+    peer = Peer(bus, "main", seal)
     database = Database.open(sqlite_url(folder / "hub.db"))
     made = Shell(broker, bus, peer, Inbox(Clock()), database, BlobStore(folder / "blobs"))
     made.hold.set()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from typer.testing import CliRunner
 
 from resonator.errors import InputInvalid
-from resonator_agent.cli import agent, choose_cores, kernel_memory_bytes, parse_labels
+from resonator_agent.cli import boxes, choose_cores, kernel_memory_bytes, parse_labels
+from resonator_agent.enroll import parse_address
 
 
 def test_labels_are_pairs() -> None:
@@ -18,9 +22,37 @@ def test_a_bad_label_is_named(label: str) -> None:
         parse_labels([label])
 
 
-def test_a_bad_name_is_refused_in_words() -> None:
-    with pytest.raises(InputInvalid, match=r"'a/b' is not a name: letters, digits, .* a letter or digit$"):
-        agent(name="a/b", broker="mqtt://127.0.0.1:1883")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name", "a/b"], r"'a/b' is not a name: letters, digits, .* a letter or digit$"),
+        ([], "--name is missing"),
+        (["enroll", "--token", "x", "--hub", "h"], "that is no token"),
+    ],
+)
+def test_a_bad_name_or_token_is_refused_in_words(arguments: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(boxes, arguments)
+    assert isinstance(done.exception, InputInvalid)
+    assert re.search(sentence, str(done.exception))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("hub.example.org", ("hub.example.org", 8884)),
+        ("10.0.0.1:99", ("10.0.0.1", 99)),
+        ("[::1]:99", ("::1", 99)),
+        ("[::1]", ("::1", 8884)),
+    ],
+)
+def test_enrol_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":8884", "hub:", "hub:x", "hub:0", "hub:70000", "[]:1"])
+def test_enrol_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(InputInvalid, match="is not an address"):
+        parse_address(text)
 
 
 def test_cores_are_the_last_ones_unless_they_are_named() -> None:

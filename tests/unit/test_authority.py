@@ -205,7 +205,7 @@ def test_the_commands_refuse_what_makes_no_sense(folder: Path) -> None:
     def refused(*arguments: str) -> str:
         return str(CliRunner().invoke(ca, [*arguments, "--dir", str(folder)]).exception)
 
-    assert "is none of submitter, operator, viewer" in refused("user", "ann", "--role", "king")
+    assert "is none of operator, submitter, viewer" in refused("user", "ann", "--role", "king")
     assert "neither a host's name" in refused("broker", "cloud", "--san", "bröker")
     assert "is not a name" in refused("hub", "a b")
     assert "nobody has that name" in refused("revoke", "box")

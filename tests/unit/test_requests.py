@@ -97,7 +97,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         registry = Registry(base.database)
         registry.keep(DeviceId("local/box"), identity())
         desk, serving = Desk(base.peer), Serving(base.peer, base.blobs)
-        Requests(desk, base.inbox, scheduler, registry)
+        Requests(desk, base.inbox, scheduler, registry, jobs)
         submissions = Submissions(desk, base.inbox, scheduler, jobs, base.blobs, serving, check_model)
         yield Office(base, scheduler, jobs)
         await submissions.close()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from resonator.errors import MessageInvalid
 from resonator.jobspec import explain
 from resonator.messages import MAX_MESSAGE, TYPES, VERSION, Count, Identifier, Message
+from resonator.trust.party import Party
 
 MAX_DEPTH = 16
 _LIMITS = {
@@ -57,13 +58,13 @@ class Seals(Protocol):
         """Return the signature."""
 
 
-Check = Callable[[bytes, "bytes | None", "bytes | None"], object]
-"""Takes what was signed, the signer's certificate and the signature; raises MessageInvalid."""
+Check = Callable[[bytes, "bytes | None", "bytes | None"], Party]
+"""Takes what was signed, the signer's certificate and the signature; returns him or raises MessageInvalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A message with what its envelope said."""
+    """A message with what its envelope said, and who signed it, where signatures are asked for."""
 
     message: Message
     id: str
@@ -71,6 +72,7 @@ class Decoded:
     seq: int = 0
     reply_to: str | None = None
     corr: str | None = None
+    party: Party | None = None
 
 
 def encode(
@@ -113,8 +115,9 @@ def decode(data: bytes, check: Check | None = None) -> Decoded:
     """
     plain = _unpacked(data)
     envelope = _envelope(plain)
+    party = None
     if check is not None:
-        check(_pack({**plain, "sig": None, "cert": None}), envelope.cert, envelope.sig)
+        party = check(_pack({**plain, "sig": None, "cert": None}), envelope.cert, envelope.sig)
     kind = TYPES.get(envelope.type)
     if kind is None:
         raise MessageInvalid(f"unknown message type {envelope.type!r}")
@@ -124,7 +127,7 @@ def decode(data: bytes, check: Check | None = None) -> Decoded:
         raise MessageInvalid(f"{envelope.type}: {explain(error)}") from error
     if getattr(message, "epoch", 0) != envelope.epoch:
         raise MessageInvalid(f"{envelope.type}: the envelope's epoch differs from the body's")
-    return Decoded(message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr)
+    return Decoded(message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr, party)
 
 
 def _pack(envelope: dict[str, Any]) -> bytes:

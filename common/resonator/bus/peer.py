@@ -16,6 +16,7 @@ from resonator.bus import codec, topics
 from resonator.bus.port import Bus, Delivery
 from resonator.errors import BusUnreachable, MessageInvalid, Refused, ResonatorError
 from resonator.messages import Message, Rejected
+from resonator.trust.party import Party
 from resonator.trust.seal import Seal, SignatureInvalid
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class Received:
     retained: bool
     repeated: bool
     """Whether this id was heard before: answer again, but do not act twice."""
+    party: Party | None = None
+    """Who signed it; None where signatures are not asked for."""
 
 
 Handler = Callable[[Received], Awaitable[None]]
@@ -176,6 +179,7 @@ class Peer:
             decoded.corr,
             delivery.retained,
             self._note(decoded.source, decoded.id),
+            decoded.party,
         )
 
     def _note(self, source: str, message_id: str) -> bool:

@@ -15,6 +15,7 @@ _HELP = {
     "broker": "Configure a Mosquitto that lets only the fleet in.",
     "ca": "Keep a fleet's authority: say who belongs to it.",
     "demo": "Tune a real model on this machine, end to end.",
+    "enroll-token": "Print a token with which boxes of a site enrol.",
     "hub": "Run a hub: take in jobs and tune them on the fleet.",
     "replay": "Tell the story of a job, a task or a device from a hub's journal.",
 }

@@ -11,10 +11,10 @@ from cryptography.x509.oid import NameOID
 from resonator.errors import InputInvalid
 from resonator.ids import NAME_RULE, is_name
 
-Role = Literal["device", "hub", "broker", "submitter", "operator", "viewer"]
+Role = Literal["authority", "broker", "hub", "device", "operator", "submitter", "viewer"]
 """What a party may do: the last three are people's, each of whom may do less than the one before."""
-USERS: tuple[Role, ...] = ("submitter", "operator", "viewer")
-_PLACES: dict[Role, str] = {"device": "dev", "hub": "hub", "broker": "broker"}
+USERS: tuple[Role, ...] = ("operator", "submitter", "viewer")
+_PLACES: dict[Role, str] = {"authority": "ca", "broker": "broker", "hub": "hub", "device": "dev"}
 MAX_COMMON_NAME = 64
 """RFC 5280, upper bound ub-common-name."""
 
@@ -25,7 +25,7 @@ class CertificateInvalid(InputInvalid):
 
 @dataclass(frozen=True)
 class Party:
-    """A device, hub, broker or user of a site.
+    """A device, hub, broker, authority or user of a site.
 
     `user`, the common name of its certificate, is where its topics lie, so that a broker needs one rule for
     all devices: `{site}/dev/{name}` may write to `resonator/v1/{site}/dev/{name}/up/#`.
@@ -60,8 +60,8 @@ class Party:
         )
 
 
-def party_of(certificate: x509.Certificate) -> Party:
-    """Return whom a certificate names; raises CertificateInvalid for one that no authority of ours wrote."""
+def party_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> Party:
+    """Return whom a certificate or request names; raises CertificateInvalid where it is nobody of ours."""
     unit = _only(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
     parts = _only(certificate, NameOID.COMMON_NAME).split("/")
     role = next((role for role in get_args(Role) if role == unit), None)
@@ -72,6 +72,6 @@ def party_of(certificate: x509.Certificate) -> Party:
     raise CertificateInvalid(f"a certificate of {certificate.subject.rfc4514_string()!r} names nobody here")
 
 
-def _only(certificate: x509.Certificate, what: x509.ObjectIdentifier) -> str:
+def _only(certificate: x509.Certificate | x509.CertificateSigningRequest, what: x509.ObjectIdentifier) -> str:
     found = certificate.subject.get_attributes_for_oid(what)
     return str(found[0].value) if len(found) == 1 else ""

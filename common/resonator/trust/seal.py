@@ -7,13 +7,14 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from resonator.bus.topics import Address
-from resonator.errors import InputInvalid, MessageInvalid
+from resonator.errors import MessageInvalid
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
-from resonator.trust.party import CertificateInvalid, Party, party_of
+from resonator.trust.keys import read_key
+from resonator.trust.party import Party, party_of
 
 _PURPOSE = b"resonator message 1\0"
 """What is signed begins with it, so that no signature of another kind passes for one of a message."""
@@ -29,12 +30,9 @@ class Seal:
 
     def __init__(self, credentials: Credentials) -> None:
         folder = credentials.folder
-        key = load_pem_private_key((folder / KEY).read_bytes(), None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise InputInvalid(f"{folder / KEY} is not an Ed25519 key")
         own = x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
         authorities = x509.load_pem_x509_certificates((folder / AUTHORITY).read_bytes())
-        self._key = key
+        self._key = read_key(folder / KEY)
         self._issuers = [one for one in authorities if _issues(one)]
         self.certificate = own.public_bytes(Encoding.DER)
         self._known = lru_cache(maxsize=4096)(self._verified)
@@ -65,7 +63,7 @@ class Seal:
         try:
             certificate = x509.load_der_x509_certificate(data)
             party, key = party_of(certificate), certificate.public_key()
-        except (ValueError, CertificateInvalid) as error:
+        except Exception as error:  # cryptography has many for what is no certificate, not of one family
             raise SignatureInvalid(f"its certificate cannot be read: {error}") from None
         if not any(_issued_by(certificate, issuer) for issuer in self._issuers):
             raise SignatureInvalid(f"the certificate of {party.user} is not of this fleet")

@@ -10,28 +10,26 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from resonator.errors import InputInvalid, Refused
 from resonator.trust import Party, Role
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
+from resonator.trust.invitation import Invitation
+from resonator.trust.keys import make_place, read_key, write_identity, write_key
 from resonator_hub.authority import certificate as made
 from resonator_hub.authority.certificate import Issuer
 from resonator_hub.authority.mosquitto import REVOCATIONS
 from resonator_hub.authority.register import Entry, Register
+from resonator_hub.authority.tokens import Tokens
 
 ROOT, ISSUING = "root", "issuing"
-REGISTER = "issued.json"
+REGISTER, TOKENS = "issued.json", "tokens.json"
 LIFE = timedelta(days=90)
 """How long a certificate is valid; boxes renew theirs at two thirds of it."""
+DOOR_LIFE = timedelta(days=365)
 CRL_LIFE = timedelta(days=90)
 """A broker that is given no newer list for so long lets nobody in."""
 
@@ -55,7 +53,7 @@ class Authority:
         below = made.issuing(fleet, root, _now())
         for name, issuer in ((ROOT, root), (ISSUING, below)):
             (folder / f"{name}.crt").write_bytes(issuer.certificate.public_bytes(Encoding.PEM))
-            _write_key(folder / f"{name}.key", issuer.key, passphrase)
+            write_key(folder / f"{name}.key", issuer.key, passphrase)
         (folder / AUTHORITY).write_bytes(_chain(below.certificate, root.certificate))
         authority = cls(folder, below, Register())
         authority._keep()
@@ -70,7 +68,7 @@ class Authority:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             certificate = x509.load_pem_x509_certificate((folder / f"{ISSUING}.crt").read_bytes())
-            key = _read_key(folder / f"{ISSUING}.key", passphrase)
+            key = read_key(folder / f"{ISSUING}.key", passphrase)
             yield cls(folder, Issuer(certificate, key), Register.read(folder / REGISTER))
         finally:
             os.close(lock)
@@ -88,23 +86,45 @@ class Authority:
 
     def enrol(self, party: Party, folder: Path, life: timedelta = LIFE, hosts: Sequence[str] = ()) -> None:
         """Make a key and certificate for a party in a folder of its own; raises Refused as `issue` does."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Refused(f"{folder} is not empty; give the identity a folder of its own with --out")
+        make_place(folder)
         key = Ed25519PrivateKey.generate()
         chain = self.issue(party, key.public_key(), life, hosts)
-        _write_key(folder / KEY, key, None)
-        (folder / CERTIFICATE).write_bytes(chain)
-        (folder / AUTHORITY).write_bytes((self.folder / AUTHORITY).read_bytes())
+        write_identity(folder, key, chain, (self.folder / AUTHORITY).read_bytes())
 
     def renew(self, folder: Path, party: Party, life: timedelta = LIFE) -> None:
         """Give the key in an identity's folder a new certificate; raises Refused for one that was revoked."""
         held = self._held_by(party.user)
         if not held:
             raise Refused(f"{party.user} has no valid certificate to renew")
-        key = _read_key(folder / KEY, None)
+        key = read_key(folder / KEY, None)
         chain = self._issue(party, key.public_key(), life, held[-1].hosts)
         _replace(folder / CERTIFICATE, chain)
+
+    def invite(self, site: str, uses: int, life: timedelta) -> Invitation:
+        """Make a token with which `uses` boxes of a site can enrol, for as long as it lives."""
+        root = x509.load_pem_x509_certificate((self.folder / f"{ROOT}.crt").read_bytes())
+        invitation = Invitation.new(site, root.fingerprint(hashes.SHA256()).hex())
+        tokens = Tokens.read(self.folder / TOKENS)
+        tokens.add(invitation, uses, _now() + life)
+        _replace(self.folder / TOKENS, tokens.to_json())
+        return invitation
+
+    def admit(self, token: str, party: Party, key: Ed25519PublicKey) -> bytes:
+        """Issue a certificate for a token, named by its digest, and use that up; raises Refused."""
+        tokens = Tokens.read(self.folder / TOKENS)
+        tokens.spend(token, party.site, _now())
+        certificate = self.issue(party, key)
+        _replace(self.folder / TOKENS, tokens.to_json())
+        return certificate
+
+    def introduce(self, folder: Path) -> None:
+        """Put a key, and a certificate that says it speaks for the authority, into a folder."""
+        key = Ed25519PrivateKey.generate()
+        door = Party("authority", "fleet", "door")
+        leaf = made.leaf(door, key.public_key(), self._issuer, _now(), DOOR_LIFE)
+        write_identity(
+            folder, key, _chain(leaf, self._issuer.certificate), (self.folder / AUTHORITY).read_bytes()
+        )
 
     def revoke(self, name: str) -> list[Entry]:
         """Revoke all certificates of a user name, or of a party's name where only one has it; return them."""
@@ -150,29 +170,6 @@ def _now() -> datetime:
 
 def _chain(*certificates: x509.Certificate) -> bytes:
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
-
-
-def _write_key(path: Path, key: Ed25519PrivateKey, passphrase: bytes | None) -> None:
-    encryption: KeySerializationEncryption = (
-        BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    )
-    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-
-
-def _read_key(path: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(path.read_bytes(), passphrase)
-    except TypeError:
-        wanted = "is" if passphrase is None else "is not"
-        raise InputInvalid(f"{path} {wanted} protected by a passphrase") from None
-    except ValueError:
-        raise InputInvalid(f"{path} is no key, or the passphrase is wrong") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise InputInvalid(f"{path} is not an Ed25519 key")
-    return key
 
 
 def _replace(path: Path, data: bytes) -> None:

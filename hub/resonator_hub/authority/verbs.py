@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,15 +19,17 @@ import typer
 from rich.table import Table
 
 from resonator.bus.url import TLS_PORT
+from resonator.cli import logs
 from resonator.cli.exits import say
-from resonator.cli.options import Json
+from resonator.cli.options import Json, JsonLog
 from resonator.cli.output import console, print_json
 from resonator.errors import InputInvalid
 from resonator.settings import DEFAULT_SITE
-from resonator.trust import Credentials, Party, Role
+from resonator.trust import Credentials, Party, Role, enrolment
 from resonator.trust.party import USERS
 from resonator_hub.authority import mosquitto
 from resonator_hub.authority.authority import ISSUING, LIFE, Authority
+from resonator_hub.authority.enrolling import Door
 
 PASSPHRASE = "RESONATOR_CA_PASSPHRASE"
 _ENCRYPTED = b"ENCRYPTED"
@@ -48,6 +52,8 @@ Days = Annotated[int, typer.Option(min=1, max=1825, help="How long the certifica
 NAME = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 _FOLDER = platformdirs.user_state_path("resonator") / "ca"
 _DAYS = LIFE.days
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_DURATION = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 
 
 @ca.command()
@@ -107,6 +113,25 @@ def user(
     _enrol(Party(_user_role(role), site, name), folder, out, days)
 
 
+@ca.command()
+def serve(
+    folder: Folder = _FOLDER,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at.")] = enrolment.PORT,
+    json: JsonLog = False,
+) -> None:
+    """Enrol boxes that have a token, until Ctrl-C."""
+    logs.configure("info", json=json)
+    door = Door(folder, _passphrase(folder))
+
+    async def run() -> None:
+        async with door.opened(host, port) as found:
+            say(f"boxes are enrolled at {host}:{found}")
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
 @ca.command("list")
 def list_(folder: Folder = _FOLDER, as_json: Json = False) -> None:
     """List the certificates that were issued, oldest first."""
@@ -142,6 +167,29 @@ def renew(name: NAME, folder: Folder = _FOLDER, out: Out = None, days: Days = _D
             raise InputInvalid(f"{identity} is not the identity of {party.user}")
         authority.renew(identity, party, timedelta(days=days))
         say(f"renewed {party.user} in {identity}")
+
+
+def enroll_token(
+    folder: Folder = _FOLDER,
+    site: Site = DEFAULT_SITE,
+    uses: Annotated[int, typer.Option(min=1, max=10_000, help="How many boxes may enrol with it.")] = 1,
+    ttl: Annotated[str, typer.Option(metavar="1h|30m|2d", help="How long it is good for.")] = "1h",
+    as_json: Json = False,
+) -> None:
+    """Print a token with which boxes of a site enrol: `resonator agent enroll --token ...`."""
+    with _open(folder) as authority:
+        token = str(authority.invite(Party("device", site, "box").site, uses, _duration(ttl)))
+    if as_json:
+        print_json({"token": token})
+    else:
+        print(token)
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise InputInvalid(f"--ttl {text!r} is not a time such as 30m, 1h or 2d")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 @brokers.callback()
@@ -207,10 +255,15 @@ def _user_role(text: str) -> Role:
 
 @contextmanager
 def _open(folder: Path) -> Iterator[Authority]:
+    with Authority.open(folder, _passphrase(folder)) as authority:
+        yield authority
+
+
+def _passphrase(folder: Path) -> bytes | None:
+    """Return the passphrase of an authority; None where its keys have none."""
     key = folder / f"{ISSUING}.key"
     protected = key.is_file() and _ENCRYPTED in key.read_bytes()
-    with Authority.open(folder, _ask_passphrase(new=False) if protected else None) as authority:
-        yield authority
+    return _ask_passphrase(new=False) if protected else None
 
 
 def _ask_passphrase(*, new: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from resonator.messages import (
 from resonator_hub.door import admit
 from resonator_hub.fleet import Registry
 from resonator_hub.inbox import Inbox
+from resonator_hub.jobs.store import Jobs
 from resonator_hub.scheduler import Scheduler
 from resonator_hub.scheduler.events import JobCanceled
 
@@ -41,8 +43,17 @@ class Desk:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
-    def serve(self, kind: type[M], handler: Callable[[Received, M], Awaitable[Message | None]]) -> None:
-        """Have requests of a kind handled; what the handler returns is sent as the answer."""
+    def serve(
+        self,
+        kind: type[M],
+        handler: Callable[[Received, M], Awaitable[Message | None]],
+        *,
+        acts: bool = False,
+    ) -> None:
+        """Have requests of a kind handled; what the handler returns is sent as the answer.
+
+        One that `acts` is refused to those who may only look.
+        """
 
         async def answer(received: Received, request: M) -> None:
             address = received.address
@@ -50,6 +61,9 @@ class Desk:
             if received.reply_to not in (None, own):
                 detail = f"answers to {address.name} go to {own}, not to {received.reply_to}"
                 self._peer.refuse("reply_to", received.topic, detail)
+                return
+            if acts and received.party is not None and received.party.role == "viewer":
+                self.answer(received, rejected(FailureKind.FORBIDDEN, "a viewer may look, and do nothing"))
                 return
             reply = await handler(received, request)
             if reply is not None:
@@ -68,28 +82,34 @@ class Desk:
 class Requests:
     """Questions about jobs and devices, and cancellations."""
 
-    def __init__(self, desk: Desk, inbox: Inbox, scheduler: Scheduler, registry: Registry) -> None:
+    def __init__(
+        self, desk: Desk, inbox: Inbox, scheduler: Scheduler, registry: Registry, jobs: Jobs
+    ) -> None:
         self._desk = desk
         self._inbox = inbox
         self._scheduler = scheduler
         self._registry = registry
+        self._jobs = jobs
         desk.serve(JobQuery, self._on_job_query)
-        desk.serve(JobCancel, self._on_job_cancel)
+        desk.serve(JobCancel, self._on_job_cancel, acts=True)
         desk.serve(DeviceQuery, self._on_device_query)
 
-    async def _on_job_query(self, _received: Received, query: JobQuery) -> Message:
+    async def _on_job_query(self, received: Received, query: JobQuery) -> Message:
         if query.job is None:
-            return JobList(jobs=_within_limits(self._scheduler.statuses(MOST_JOBS)))
-        status = self._status(query.job)
+            statuses = self._scheduler.statuses(MOST_JOBS)
+            return JobList(
+                jobs=_within_limits([one for one in statuses if self._concerns(received, one.job)])
+            )
+        status = self._status(received, query.job)
         return status if isinstance(status, Rejected) else JobList(jobs=(status,))
 
     async def _on_job_cancel(self, received: Received, cancel: JobCancel) -> Message:
-        status = self._status(cancel.job)
+        status = self._status(received, cancel.job)
         if isinstance(status, Rejected) or status.state.ended:
             return status
         client = f"{received.address.site}/{received.address.name}"
         await self._inbox.post(JobCanceled(self._inbox.now(), JobId(cancel.job), client))
-        return self._status(cancel.job)
+        return self._status(received, cancel.job)
 
     async def _on_device_query(self, _received: Received, query: DeviceQuery) -> Message:
         reports = [self._registry.complete(report) for report in self._scheduler.devices()]
@@ -104,11 +124,18 @@ class Requests:
             f"device {query.device!r} is not known; known are: {known}",
         )
 
-    def _status(self, job: str) -> JobStatus | Rejected:
-        try:
-            return self._scheduler.status(JobId(job))
-        except KeyError:
-            return rejected(FailureKind.JOB_INVALID, f"job {job!r} is not known to this hub")
+    def _status(self, received: Received, job: str) -> JobStatus | Rejected:
+        if self._concerns(received, job):
+            with contextlib.suppress(KeyError):
+                return self._scheduler.status(JobId(job))
+        return rejected(FailureKind.JOB_INVALID, f"job {job!r} is not known to this hub")
+
+    def _concerns(self, received: Received, job: str) -> bool:
+        """Return whether a client may know of a job: a submitter of his own alone."""
+        if received.party is None or received.party.role != "submitter":
+            return True
+        known = self._jobs.find(JobId(job))
+        return known is not None and (known.site, known.client) == (received.party.site, received.party.name)
 
 
 def rejected(kind: FailureKind, detail: str) -> Rejected:

@@ -56,8 +56,8 @@ class Submissions:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks = Tasks()
         self._accepting = asyncio.Lock()
-        desk.serve(JobSubmit, self._on_submit)
-        desk.serve(BenchRequest, self._on_bench)
+        desk.serve(JobSubmit, self._on_submit, acts=True)
+        desk.serve(BenchRequest, self._on_bench, acts=True)
 
     async def close(self) -> None:
         """Stop; whoever was not answered will ask again."""

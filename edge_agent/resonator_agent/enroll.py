@@ -1,0 +1,54 @@
+"""`resonator agent enroll`: this box makes its key and gets a certificate for it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from resonator.cli.exits import say
+from resonator.errors import InputInvalid
+from resonator.trust import Party, enrolment, invitation
+from resonator.trust.keys import make_place, write_identity
+
+
+def place(site: str, name: str) -> Path:
+    """Return where a box keeps its identity unless told otherwise."""
+    return platformdirs.user_state_path("resonator") / "identities" / site / name
+
+
+def enroll(
+    token: Annotated[str, typer.Option(metavar="TOKEN", help="What `resonator enroll-token` printed.")],
+    hub: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="Where `resonator ca serve` listens.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This box's name; its host name by default.")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its key and certificate go.")
+    ] = None,
+) -> None:
+    """Get this box its certificate, with a token from the fleet's authority; the key never leaves the box."""
+    invited = invitation.parse(token)
+    party = Party("device", invited.site, name or socket.gethostname().partition(".")[0])
+    host, port = parse_address(hub)
+    folder = identity or place(party.site, party.name)
+    make_place(folder)
+    key = Ed25519PrivateKey.generate()
+    enrolled = asyncio.run(enrolment.enrol(host, port, invited, party, key))
+    write_identity(folder, key, enrolled.certificate, enrolled.authority)
+    say(f"{party.user} is enrolled, its identity is in {folder}")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read HOST[:PORT], an IPv6 address in brackets; raises InputInvalid."""
+    host, colon, port = text.rpartition(":") if text.rpartition("]")[2] else (text, "", "")
+    if not colon:
+        host, port = text, str(enrolment.PORT)
+    if not host.strip("[]") or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputInvalid(f"--hub {text!r} is not an address such as hub.example.org:{enrolment.PORT}")
+    return host.strip("[]"), int(port)
