@@ -47,6 +47,7 @@ class Device:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._asked = 0
         self._loop = asyncio.new_event_loop()
         self._process = self._start()
 
@@ -57,8 +58,8 @@ class Device:
 
     def latency_s(self, kernel: Kernel, race_s: float | None) -> float | None:
         """Return the median in seconds; None for a kernel that fails."""
-        blob = self._folder / "kernel"
-        blob.unlink(missing_ok=True)
+        self._asked += 1
+        blob = self._folder / f"{self._asked}.so"  # one name for each: the loader knows libraries by it
         blob.write_bytes(kernel.library)
         request = {
             "blob": str(blob),

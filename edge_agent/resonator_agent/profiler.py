@@ -6,6 +6,8 @@ import asyncio
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from resonator.errors import ResonatorError
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import Measure
 from resonator.messages import Conditions, KernelPush
+from resonator_agent import sandbox
 from resonator_agent.conditions import ConditionsProbe
 from resonator_agent.energy import EnergyMeter
 from resonator_agent.events import Outcome
@@ -44,12 +47,15 @@ class Run:
 class Profiler:
     """Runs one kernel at a time in another process; this one never loads any.
 
-    `folder` is private to the profiler. Reads the box's conditions around each kernel by `probe`.
+    `folder` is private to the profiler, and on one file system with the blobs. Reads the box's conditions
+    around each kernel by `probe`.
     """
 
     def __init__(self, limits: Limits, folder: Path):
         self._limits = limits
-        self._folder = folder
+        self._scratch, self._staged = folder / "scratch", folder / "staged"
+        for place in (self._scratch, self._staged):
+            place.mkdir(exist_ok=True)
         self._process: WorkerProcess | None = None
         self._warming: asyncio.Task[WorkerProcess] | None = None
         self._running = False
@@ -64,7 +70,9 @@ class Profiler:
     async def start(self) -> None:
         """Warm a process up; raises ResonatorError where that is not possible."""
         self._warming = asyncio.ensure_future(self._spawn())
-        await self._ready()
+        process = await self._ready()
+        if missing := {sandbox.LANDLOCK, sandbox.SECCOMP}.difference(process.sandbox):
+            log.warning(f"this Linux cannot confine what is measured by {' and '.join(sorted(missing))}")
 
     async def run(self, run: Run) -> Outcome | None:
         """Run a kernel and return what came of it, or None when it was stopped."""
@@ -122,7 +130,8 @@ class Profiler:
         """Have a process run a kernel, and replace it when it dies or takes too long."""
         limit_s = run.measure.timeout_s + (MODEL_LOAD_S if run.push.model else 0.0)
         try:
-            return _outcome(await asyncio.wait_for(process.ask(_request(run)), limit_s))
+            with self._in_reach(run) as reachable:
+                return _outcome(await asyncio.wait_for(process.ask(_request(reachable)), limit_s))
         except asyncio.TimeoutError:
             process.kill()
             await self._replace(0.0)
@@ -130,6 +139,22 @@ class Profiler:
             return Outcome(failure=Failure(kind=FailureKind.KERNEL_TIMEOUT, detail=detail))
         except EOFError:
             return Outcome(failure=await self._replace(DEATH_S))
+
+    @contextmanager
+    def _in_reach(self, run: Run) -> Iterator[Run]:
+        """Put what is to be run where its process may read it, and nothing else; TVM goes by the suffix."""
+        blob = self._staged / f"{run.push.blob.digest}.so"
+        reference = run.reference and self._staged / "reference"
+        links = [(run.blob, blob), (run.reference, reference)]
+        try:
+            for source, name in links:
+                if source is not None and name is not None:
+                    os.link(source, name)
+            yield replace(run, blob=blob, reference=reference)
+        finally:
+            for _, name in links:
+                if name is not None:
+                    name.unlink(missing_ok=True)
 
     def _judged(self, outcome: Outcome) -> Outcome:
         load = outcome.conditions.foreign_load
@@ -162,7 +187,7 @@ class Profiler:
         return self._process
 
     async def _spawn(self) -> WorkerProcess:
-        process = WorkerProcess(self._limits, self._folder)
+        process = WorkerProcess(self._limits, self._scratch, [self._staged])
         try:
             await asyncio.wait_for(process.warm(), WARM_S)
         except (EOFError, asyncio.TimeoutError):

@@ -1,7 +1,8 @@
 """The profiler's process: loads kernels, races and times them; the only one of the agent's that runs them.
 
-Started by `profiler.Profiler`. It limits and pins itself before it loads the TVM runtime, and dies with
-the agent. Imports stay few: it is resident as long as the agent is.
+Started by `profiler.Profiler`. It limits and pins itself before it loads the TVM runtime, gives away what
+kernels have no use for before the first of them is loaded, and dies with the agent. Imports stay few: it is
+resident as long as the agent is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resonator_agent import racing, wire
+from resonator_agent import racing, sandbox, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,13 +50,12 @@ def confine(cores: list[int], memory: int, parent: int) -> None:
 class Worker:
     """Runs one kernel after the other, keeping the arguments it allocated by their shapes."""
 
-    def __init__(self, folder: Path, memory: int):
+    def __init__(self, memory: int):
         import tvm
 
         from resonator_agent.arguments import Arguments
 
         self._tvm = tvm
-        self._folder = folder
         self.arguments = Arguments(memory // 4)
 
     def perform(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -71,15 +71,11 @@ class Worker:
 
     def _kernel(self, job: dict[str, Any]) -> dict[str, Any]:
         device = self._tvm.device(job["device_kind"], 0)
-        # TVM goes by the suffix, and blobs have none.
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            named = Path(folder, "kernel.so")
-            os.link(job["blob"], named)
-            try:
-                library = self._tvm.runtime.load_module(str(named))
-                function = library["main"]
-            except Exception as error:
-                return {"failure": "BUILD_ERROR", "detail": f"the kernel does not load: {error}"[:500]}
+        try:
+            library = self._tvm.runtime.load_module(job["blob"])
+            function = library["main"]
+        except Exception as error:
+            return {"failure": "BUILD_ERROR", "detail": f"the kernel does not load: {error}"[:500]}
         arguments = self.arguments.get(job["arguments"], device)
         cooldown_ms = job["protocol"]["cooldown_ms"]
 
@@ -165,8 +161,10 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     confine(config["cores"], config["memory"], config["parent"])
     with socket.socket(fileno=config["socket"]) as agent:
-        worker = Worker(Path(config["folder"]), config["memory"])
-        agent.sendall(wire.frame({"ready": True}))
+        tempfile.tempdir = config["folder"]
+        worker = Worker(config["memory"])
+        layers = sandbox.enter(Path(config["folder"]), map(Path, config["readable"]))
+        agent.sendall(wire.frame({"sandbox": layers}))
         while True:
             try:
                 job = wire.read_blocking(agent)

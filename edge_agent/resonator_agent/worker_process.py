@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,9 +37,13 @@ class Limits:
 
 
 class WorkerProcess:
-    """A process that runs kernels; it is asked one thing at a time."""
+    """A process that runs kernels; it is asked one thing at a time.
 
-    def __init__(self, limits: Limits, folder: Path):
+    It writes below `folder` alone, and besides that and its libraries reads only what is below `readable`.
+    `sandbox` has the layers that keep it to that, once it is warm.
+    """
+
+    def __init__(self, limits: Limits, folder: Path, readable: Sequence[Path] = ()):
         self._limits = limits
         self._socket, theirs = socket.socketpair()
         self._said: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -49,6 +54,7 @@ class WorkerProcess:
             "parent": os.getpid(),
             "socket": theirs.fileno(),
             "folder": str(folder),
+            "readable": [str(path) for path in readable],
         }
         with theirs:
             self._popen = subprocess.Popen(
@@ -67,7 +73,7 @@ class WorkerProcess:
     async def warm(self) -> None:
         """Wait until the process has loaded the TVM runtime; raises EOFError when it is gone before."""
         self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
-        await wire.read(self._reader)
+        self.sandbox: list[str] = (await wire.read(self._reader))["sandbox"]
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message that has no answer."""
