@@ -1,7 +1,9 @@
 """Undisturbed measurement: the latency of a fixed model while another job is tuned on the box, against alone.
 
-Beside it TVM, where nothing keeps two jobs on one device apart: its local runner measures a fixed kernel
-alone, and while another has the same core. QUICK=1 makes one round of two measurements, not three of four.
+Both are measured in turns, and each time beside another job is compared with the times alone before and after
+it: the machine's clocks drift by more than is to be found. Beside it TVM, where nothing keeps two jobs on one
+device apart: its local runner measures a fixed kernel alone, and while another has the same core. QUICK=1
+makes one turn, not six.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import mixed_kernels
 from figures import Figure, keep, quick
@@ -24,13 +27,13 @@ from resonator import jobspec
 from resonator.client import Client
 from resonator.jobspec import Measure
 
-ROUNDS = 1 if quick() else 3
-TIMES = 2 if quick() else 4
+ROUNDS = 1 if quick() else 6
+TIMES = 2
 MEASURE = Measure(number=3, repeat=20, min_repeat_ms=100)
 KERNELS = 4
 HERE = Path(__file__).parent
-Latencies = dict[str, list[float]]
-"""In seconds, `alone` and `shared`."""
+Latencies = dict[str, list[list[float]]]
+"""In seconds: `shared`, and `alone` before, between and after these."""
 
 
 def main() -> None:
@@ -48,14 +51,17 @@ def main() -> None:
 
 
 def _figures(side: str, found: Latencies, goal: float | None) -> list[Figure]:
-    alone, shared = median(found["alone"]), median(found["shared"])
-    worst = max(found["shared"]) / alone
+    alone, shared = ([one for block in found[which] for one in block] for which in ("alone", "shared"))
+    ratios = [
+        median(one) / mean([median(before), median(after)])
+        for one, (before, after) in zip(found["shared"], pairwise(found["alone"]), strict=True)
+    ]
     return [
-        Figure(f"{side}: latency alone", alone * 1e6, "us"),
-        Figure(f"{side}: latency while another job runs", shared * 1e6, "us"),
-        Figure(f"{side}: spread of the latencies alone", _spread(found["alone"]), ""),
-        Figure(f"{side}: worst latency while another job runs / alone", worst, "x"),
-        Figure(f"{side}: latency while another job runs / alone", shared / alone, "x", goal),
+        Figure(f"{side}: latency alone", median(alone) * 1e6, "us"),
+        Figure(f"{side}: latency while another job runs", median(shared) * 1e6, "us"),
+        Figure(f"{side}: spread of the latencies alone", _spread(alone), ""),
+        Figure(f"{side}: worst turn while another job runs / alone", max(ratios), "x"),
+        Figure(f"{side}: latency while another job runs / alone", median(ratios), "x", goal),
     ]
 
 
@@ -65,19 +71,17 @@ def _spread(values: list[float]) -> float:
 
 async def resonator(folder: Path, broker: str) -> Latencies:
     """Have a bundle measured in windows of its own, in turns alone and beside a job that is tuned."""
-    found: Latencies = {"alone": [], "shared": []}
     async with Client.connect(broker) as client:
         bundle = await _tuned(client, folder)
+        found: Latencies = {"alone": [await _measured(client, bundle)], "shared": []}
         for number in range(ROUNDS):
-            for _ in range(TIMES):
-                found["alone"].append(await _measured(client, bundle))
             rival = await _rival(client, folder, number)
-            for _ in range(TIMES):
-                found["shared"].append(await _measured(client, bundle))
+            found["shared"].append(await _measured(client, bundle))
             status = await client.cancel(rival)
             assert not status.failure, status.failure
             print(f"Resonator: the other job had {status.trials} trials meanwhile", flush=True)
             await client.wait(rival)
+            found["alone"].append(await _measured(client, bundle))
     return found
 
 
@@ -106,11 +110,14 @@ async def _submit(client: Client, folder: Path, name: str, onnx: bytes, trials: 
     return await client.submit(jobspec.validate({"metadata": {"name": name}, "spec": spec}), path)
 
 
-async def _measured(client: Client, bundle: Path) -> float:
-    status = await client.wait(await client.bench(bundle, measure=MEASURE))
-    assert status.tuned is not None, status.failure
-    print(f"Resonator: {status.tuned.median * 1e6:.1f} us", flush=True)
-    return status.tuned.median
+async def _measured(client: Client, bundle: Path) -> list[float]:
+    latencies = []
+    for _ in range(TIMES):
+        status = await client.wait(await client.bench(bundle, measure=MEASURE))
+        assert status.tuned is not None, status.failure
+        print(f"Resonator: {status.tuned.median * 1e6:.1f} us", flush=True)
+        latencies.append(status.tuned.median)
+    return latencies
 
 
 def tvm(folder: Path) -> Latencies:

@@ -1,7 +1,7 @@
 """TVM's local runner measuring one kernel on a core, alone and while a second job's runner has the same core.
 
 `python peer_sharing.py FOLDER TIMES ROUNDS` takes kernels of `mixed_kernels`: the first is measured, the
-second job has the others. Prints JSON: `alone` and `shared`, latencies in seconds.
+second job has the others. Prints JSON: latencies in seconds, `shared`, and `alone` before, between and after.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def main(folder: Path, times: int, rounds: int) -> None:
     ]
     runner, rival = local_runner(), local_runner()
     measure(runner, [fixed])  # its worker imports TVM at its first kernel
-    found: dict[str, list[float | None]] = {"alone": [], "shared": []}
+    found = {"alone": [measure(runner, [fixed] * times)], "shared": []}
     for _ in range(rounds):
-        found["alone"] += measure(runner, [fixed] * times)
         with _Rival(rival, others):
-            found["shared"] += measure(runner, [fixed] * times)
+            found["shared"].append(measure(runner, [fixed] * times))
+        found["alone"].append(measure(runner, [fixed] * times))
     print(json.dumps(found))
 
 
