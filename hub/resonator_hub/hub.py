@@ -102,7 +102,7 @@ class Hub:
         )
         Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
         serving = Serving(peer, blobs)
-        self._board = Board(peer, scheduler.status, lambda job: jobs.get(job).site)
+        self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
         desk = Desk(peer)
         Requests(desk, inbox, scheduler, registry, jobs)
         self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, check_model)

@@ -322,7 +322,7 @@ async def test_many_changes_are_one_message_and_the_last_is_always_told(tmp_path
         def status(job: JobId) -> JobStatus:
             return JobStatus(job=job, name="n", state=JobState.RUNNING, trials=trials[0])
 
-        board = Board(base.peer, status, lambda _job: SITE, interval_s=0.001)
+        board = Board(base.peer, status, lambda _job: (SITE, CLIENT), interval_s=0.001)
         for count in range(50):
             trials[0] = count
             board.report(JobId("j"))

@@ -68,6 +68,11 @@ class Peer:
         self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._posting: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it hears nothing that is not signed."""
+        return self._seal is not None
+
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Have messages of a kind handled; a repetition is marked `repeated`, not hidden."""
         self._handlers[kind] = handler

@@ -191,6 +191,8 @@ class Client:
             yield status
             if not status.state.ended:
                 await self._bus.subscribe(topics.job_status(self.site, status.job))
+                if self._peer.is_sealed:  # nothing is retained for submitters: it may have ended meanwhile
+                    queue.put_nowait(await self.job(status.job))
             while not status.state.ended:
                 status = await queue.get()
                 yield status

@@ -21,20 +21,21 @@ INTERVAL_S = 0.2
 class Board:
     """Publishes what `status` says of each job that changed; a job's last status is always published.
 
-    `site` gives the site of the client who submitted a job: that is where its status is.
+    `owner` gives site and name of the client who submitted a job: at that site its status is. Where the fleet
+    has certificates, submitters do not see that of others' jobs, so theirs is sent to each of them as well.
     """
 
     def __init__(
         self,
         peer: Peer,
         status: Callable[[JobId], JobStatus],
-        site: Callable[[JobId], str],
+        owner: Callable[[JobId], tuple[str, str]],
         *,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._peer = peer
         self._status = status
-        self._site = site
+        self._owner = owner
         self._interval_s = interval_s
         self._changed: set[JobId] = set()
         self._tasks = Tasks()
@@ -50,11 +51,14 @@ class Board:
         await self._tasks.finish(timeout_s)
 
     async def _publish(self, job: JobId) -> None:
-        topic = topics.job_status(self._site(job), job)
+        site, client = self._owner(job)
         while job in self._changed:
             self._changed.discard(job)
             try:
-                await self._peer.send(topic, self._status(job), retain=True)
+                status = self._status(job)
+                await self._peer.send(topics.job_status(site, job), status, retain=True)
+                if self._peer.is_sealed:
+                    await self._peer.send(topics.client_dn(site, client), status)
             except BusUnreachable as error:
                 log.warning("status not published yet", job=job, reason=str(error))
                 self._changed.add(job)

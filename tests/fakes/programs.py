@@ -1,0 +1,59 @@
+"""Real processes of the `resonator` command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+LONG_S = 120.0
+
+
+class Program:
+    """A `resonator` command in a process of its own, whose log is read all the time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.log = ""
+        self._news = asyncio.Condition()
+        self._reading = asyncio.ensure_future(self._read())
+
+    @staticmethod
+    def command(*arguments: str) -> list[str]:
+        """Return the command line of `resonator ARGUMENTS`."""
+        return [sys.executable, "-c", "from resonator.cli.main import main; main()", *arguments]
+
+    @classmethod
+    async def start(cls, folder: Path, *arguments: str) -> Program:
+        config = folder / "none.toml"
+        config.touch()
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *cls.command(*arguments),
+                stderr=asyncio.subprocess.PIPE,
+                cwd=folder,
+                env={**os.environ, "RESONATOR_CONFIG": str(config), "RESONATOR_HUB_CONFIG": str(config)},
+            )
+        )
+
+    async def logged(self, text: str) -> None:
+        """Wait until a line with `text` was logged."""
+        async with self._news:
+            await asyncio.wait_for(self._news.wait_for(lambda: text in self.log), LONG_S)
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal, and return the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        code = await asyncio.wait_for(self.process.wait(), LONG_S)
+        await self._reading
+        return code
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            async with self._news:
+                self.log += line.decode()
+                self._news.notify_all()
