@@ -37,7 +37,7 @@ class Knobs:
     rest_s: float = 2.0
     longest_rest_s: float = 120.0
     stalled_rounds: int = 3
-    quiet_rounds: int = 12
+    quiet_rounds: int = 20
     least_gain: float = 0.01
     rounds_ahead: int = 2
     race: float = 1.5
