@@ -27,7 +27,7 @@ from resonator_hub.frontends.onnx import extract
 
 OLD = {"3x3 64->64 @56": (64, 64, 3, 56), "1x1 256->64 @56": (256, 64, 1, 56)}
 NEW = {"3x3 128->128 @28": (128, 128, 3, 28), "1x1 256->128 @28": (256, 128, 1, 28)}
-TRIALS = 48 if quick() else 96
+TRIALS = 32 if quick() else 96
 FEW, MANY, ROUND = 1_000, 20_000, 16
 MADE_UP, JOBS = 36, 6
 """How many tasks are made up, and in how many jobs they came one after the other."""
