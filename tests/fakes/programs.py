@@ -1,4 +1,4 @@
-"""Real processes of the `resonator` command."""
+"""Real processes of the `resonator` command, and a job for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import signal
 import sys
 from pathlib import Path
 
+from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
+
 LONG_S = 120.0
+
+
+def small_order(trials: int) -> TuningJob:
+    """Return a job for a small model that any CPU tunes in seconds."""
+    body = JobBody(
+        model=ModelSpec(onnx="small.onnx"),
+        target=TargetSpec(kind="cpu"),
+        budget=Budget(trials=trials),
+        measure=Measure(number=1, repeat=2, min_repeat_ms=10),
+    )
+    return TuningJob(metadata=Metadata(name="small"), spec=body)
 
 
 class Program:

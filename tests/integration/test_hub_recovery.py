@@ -12,11 +12,10 @@ import pytest
 
 import small_models
 from fakes.brokers import free_port, mosquitto
-from fakes.programs import LONG_S, Program
+from fakes.programs import LONG_S, Program, small_order
 from resonator import bundle
 from resonator.bus.blobs import digest_of
 from resonator.client.client import Client
-from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import JobState, JobStatus
 from resonator_hub.database import Database
 from resonator_hub.journal import JOURNAL, Journal
@@ -60,16 +59,6 @@ async def site(broker: str, folder: Path) -> AsyncIterator[Site]:
             yield Site(folder, "embedded", f"mqtt://127.0.0.1:{free_port()}")
 
 
-def order() -> TuningJob:
-    body = JobBody(
-        model=ModelSpec(onnx="small.onnx"),
-        target=TargetSpec(kind="cpu"),
-        budget=Budget(trials=TRIALS),
-        measure=Measure(number=1, repeat=2, min_repeat_ms=10),
-    )
-    return TuningJob(metadata=Metadata(name="small"), spec=body)
-
-
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 async def test_a_job_survives_kill_9_of_its_hub(broker: str, tmp_path: Path) -> None:
     model = tmp_path / "small.onnx"
@@ -80,7 +69,7 @@ async def test_a_job_survives_kill_9_of_its_hub(broker: str, tmp_path: Path) -> 
         agent = await where.start_agent()
         try:
             async with Client.connect(where.url) as client:
-                job = await client.submit(order(), model)
+                job = await client.submit(small_order(TRIALS), model)
                 await under_way(client, job)
                 assert await hub.end(signal.SIGKILL) == -signal.SIGKILL
                 before = where.journal()

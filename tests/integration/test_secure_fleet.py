@@ -12,24 +12,13 @@ import pytest
 
 import small_models
 from fakes.brokers import START_S, find_mosquitto, free_port
-from fakes.programs import LONG_S, Program
+from fakes.programs import LONG_S, Program, small_order
 from resonator import bundle
 from resonator.client.client import Client
 from resonator.errors import BusUnreachable
-from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import JobState
 
 TRIALS = 8
-
-
-def order() -> TuningJob:
-    body = JobBody(
-        model=ModelSpec(onnx="small.onnx"),
-        target=TargetSpec(kind="cpu"),
-        budget=Budget(trials=TRIALS),
-        measure=Measure(number=1, repeat=2, min_repeat_ms=10),
-    )
-    return TuningJob(metadata=Metadata(name="small"), spec=body)
 
 
 class House:
@@ -104,7 +93,7 @@ async def test_trust_a_fleet_tunes_a_model_with_mtls_signatures_and_a_box_that_e
             house.running("connected to broker", *agent, *rest) as running,
             Client.connect(broker, identity=identities / "client/ann") as ann,
         ):
-            job = await ann.submit(order(), model)
+            job = await ann.submit(small_order(TRIALS), model)
             status = await asyncio.wait_for(ann.wait(job), LONG_S)
             assert status.state is JobState.SUCCEEDED, status.failure
             assert status.trials == TRIALS
