@@ -51,7 +51,7 @@ def agent(
         Path | None,
         typer.Option(metavar="DIR", help="This box's key and certificate, where `enroll` did not put them."),
     ] = None,
-    insecure: Insecure = None,
+    insecure: Insecure = False,
     cores: Annotated[int, typer.Option(min=1, help="How many cores to measure on.")] = 1,
     cpus: Annotated[
         str | None, typer.Option(metavar="1,3", help="Measure on these very cores instead.")
@@ -83,7 +83,7 @@ def agent(
     logs.configure("info", json=json)
     if name is None:
         raise InputInvalid("--name is missing: a box has a name that is unique at its site")
-    chosen = settings.load(broker=broker, site=site, identity=identity, insecure=insecure)
+    chosen = settings.load(broker=broker, site=site, identity=identity, insecure=insecure or None)
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
     party = Party("device", chosen.site, name)

@@ -29,7 +29,7 @@ def hub(
         Path | None,
         typer.Option(metavar="DIR", help="The hub's key and certificate, for a broker of mqtts://."),
     ] = None,
-    insecure: Insecure = None,
+    insecure: Insecure = False,
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="sequential, greedy, fair or load_aware.")
     ] = None,
@@ -49,7 +49,7 @@ def hub(
         state=state,
         site=site,
         identity=identity,
-        insecure=insecure,
+        insecure=insecure or None,
         policy=policy,
         cores=cores,
         slots=slots,

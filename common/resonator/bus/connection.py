@@ -35,7 +35,8 @@ UNDER_WAY = 1000
 With paho's 20 a party 50 ms away from its broker could not say more than 400 things a second.
 """
 
-_HUNG_UP = "it hung up before it answered; with TLS: this identity is not known there, or not valid"
+_HUNG_UP = "it hung up before it answered"
+_UNKNOWN = f"{_HUNG_UP}: this identity is not known there, or not valid"
 
 # paho and aiomqtt report on this logger what the bus reports in its own words.
 _silent = logging.getLogger("resonator.bus.paho")
@@ -68,6 +69,7 @@ class _Client(aiomqtt.Client):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.dialled = asyncio.Event()
+        self._over_tls = options.get("tls_context") is not None
 
     def _on_connect(
         self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None
@@ -83,7 +85,7 @@ class _Client(aiomqtt.Client):
     ) -> None:
         """Give up when the broker hangs up before it has answered: aiomqtt would wait for its timeout."""
         if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError(_HUNG_UP))
+            self._connected.set_exception(aiomqtt.MqttError(_UNKNOWN if self._over_tls else _HUNG_UP))
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _client_connect(self) -> None:

@@ -29,8 +29,8 @@ Identity = Annotated[
     ),
 ]
 Insecure = Annotated[
-    bool | None,
-    typer.Option("--insecure", help="Speak without TLS to a broker on another machine.", show_default=False),
+    bool,
+    typer.Option("--insecure", help="Speak without TLS to a broker on another machine [RESONATOR_INSECURE]."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
 JsonLog = Annotated[bool, typer.Option("--json", help="Log one JSON object a line, for machines.")]
