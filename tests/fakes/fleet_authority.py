@@ -14,8 +14,9 @@ import pytest
 
 from fakes.brokers import START_S, find_mosquitto, free_port
 from resonator.trust import Credentials, Party
-from resonator_hub.authority import Authority, mosquitto
+from resonator_hub.authority import Authority
 from resonator_hub.authority.authority import LIFE
+from resonator_hub.authority.brokers import configure
 
 HUB, BROKER = Party("hub", "lab", "main"), Party("broker", "lab", "cloud")
 BOX, OTHER = Party("device", "lab", "box"), Party("device", "lab", "other")
@@ -51,15 +52,7 @@ class Fleet:
     def configure(self, port: int) -> Path:
         """Write the broker's files and return the path of its configuration."""
         with Authority.open(self.folder, None) as authority:
-            rules = mosquitto.rules(authority.users("hub"), authority.users("operator", "viewer"))
-        data = self.broker / mosquitto.DATA
-        data.mkdir(exist_ok=True)
-        revoked = (self.folder / mosquitto.REVOCATIONS).read_bytes()
-        (self.broker / mosquitto.REVOCATIONS).write_bytes(revoked)
-        (self.broker / mosquitto.RULES).write_text(rules)
-        config = self.broker / mosquitto.CONFIG
-        config.write_text(mosquitto.config(self.broker, HOST, port, getuser()))
-        return config
+            return configure(self.broker, authority.lists(), HOST, port, getuser())
 
     def place(self, party: Party) -> Path:
         return self._identities / party.user

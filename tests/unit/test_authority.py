@@ -16,8 +16,10 @@ from resonator.errors import InputInvalid, Refused
 from resonator.trust import CertificateInvalid, Credentials, Party, credentials_for, party_of
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
 from resonator_hub.authority import Authority
+from resonator_hub.authority.broker_verbs import brokers
 from resonator_hub.authority.certificate import root
-from resonator_hub.authority.verbs import PASSPHRASE, brokers, ca
+from resonator_hub.authority.passphrase import PASSPHRASE
+from resonator_hub.authority.verbs import ca
 
 BOX = Party("device", "lab", "box")
 
@@ -65,7 +67,7 @@ def test_one_name_has_one_certificate_until_it_is_revoked_or_renewed(folder: Pat
         first = certificate(tmp_path / "box").serial_number
         with pytest.raises(Refused, match="lab/dev/box has a valid certificate"):
             authority.enrol(BOX, tmp_path / "another")
-        authority.renew(tmp_path / "box", BOX)
+        authority.renew_in(tmp_path / "box", BOX)
     second = certificate(tmp_path / "box").serial_number
     assert second != first
     assert Credentials.load(tmp_path / "box").context()
@@ -74,7 +76,7 @@ def test_one_name_has_one_certificate_until_it_is_revoked_or_renewed(folder: Pat
         with pytest.raises(Refused, match="nobody has that name"):
             authority.revoke("box")
         with pytest.raises(Refused, match="no valid certificate to renew"):
-            authority.renew(tmp_path / "box", BOX)
+            authority.renew_in(tmp_path / "box", BOX)
         authority.enrol(BOX, tmp_path / "again")
     assert revoked(folder) == {first, second}
 

@@ -13,8 +13,8 @@ from resonator.ids import is_name
 
 ROOT = "resonator/v1"
 Kind = Literal["dev", "hub", "client", "jobs"]
-DEVICE_UP = ("state", "window", "result", "telemetry", "blob")
-DEVICE_DN = ("window", "kernel", "ack", "blob")
+DEVICE_UP = ("state", "window", "result", "telemetry", "blob", "trust")
+DEVICE_DN = ("window", "kernel", "ack", "blob", "trust")
 CLIENT_UP = ("request", "blob")
 CLIENT_DN = ("answer", "blob")
 

@@ -52,6 +52,12 @@ from resonator.messages.job import (
     Rejected,
     TaskStatus,
 )
+from resonator.messages.trust import (
+    CertificateIssued,
+    CertificateRequest,
+    RevocationsKnown,
+    RevocationsQuery,
+)
 from resonator.messages.window import Ack, KernelPush, WindowClose, WindowGrant
 
 TYPES: dict[str, type[Message]] = {cls.wire: cls for cls in Message.__subclasses__()}
@@ -72,6 +78,8 @@ __all__ = [
     "BlobChunk",
     "BlobRef",
     "BlobRequest",
+    "CertificateIssued",
+    "CertificateRequest",
     "Conditions",
     "Cost",
     "Count",
@@ -99,6 +107,8 @@ __all__ = [
     "Outcome",
     "Part",
     "Rejected",
+    "RevocationsKnown",
+    "RevocationsQuery",
     "Seconds",
     "Size",
     "Status",

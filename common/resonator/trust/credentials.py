@@ -13,7 +13,7 @@ from typing_extensions import Self
 from resonator.errors import InputInvalid
 from resonator.trust.party import Party, party_of
 
-AUTHORITY, CERTIFICATE, KEY = "ca.crt", "own.crt", "own.key"
+AUTHORITY, CERTIFICATE, KEY, REVOCATIONS = "ca.crt", "own.crt", "own.key", "revoked.crl"
 _MAX_BYTES = 64 * 1024
 _OTHERS = 0o077
 """The permissions of a file that others than its owner have."""
@@ -36,8 +36,9 @@ class Credentials:
 
     folder: Path
     party: Party
+    valid_from: datetime
+    """With its zone, UTC; so is `valid_until`."""
     valid_until: datetime
-    """With its zone: UTC."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -50,7 +51,13 @@ class Credentials:
             certificate = x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
         except ValueError:
             raise InputInvalid(f"{folder / CERTIFICATE} is not a certificate in PEM") from None
-        return cls(folder, party_of(certificate), certificate.not_valid_after_utc)
+        valid = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return cls(folder, party_of(certificate), *valid)
+
+    @property
+    def renew_at(self) -> datetime:
+        """When to ask for the next certificate: after two thirds of the life of this one."""
+        return self.valid_from + (self.valid_until - self.valid_from) * 2 / 3
 
     def context(self) -> ssl.SSLContext:
         """Return how to open connections: TLS 1.2 or later, both sides with a certificate of the fleet.
@@ -62,11 +69,18 @@ class Credentials:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_verify_locations(self.folder / AUTHORITY)
+        except ssl.SSLError:
+            raise InputInvalid(f"{self.folder / AUTHORITY} is no certificate in PEM") from None
+        self.equip(context)
+        return context
+
+    def equip(self, context: ssl.SSLContext) -> None:
+        """Have the next connections of a context use what is in the folder now; raises as `context` does."""
+        try:
             context.load_cert_chain(self.folder / CERTIFICATE, self.folder / KEY)
         except ssl.SSLError as error:
             reason = error.reason or "no reason given"
             raise InputInvalid(f"certificate and key in {self.folder} do not fit: {reason}") from None
-        return context
 
 
 def _check(path: Path) -> None:

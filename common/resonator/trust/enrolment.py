@@ -18,10 +18,10 @@ import msgpack
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from resonator.errors import BusUnreachable, InputInvalid, Refused
 from resonator.trust.invitation import Invitation
+from resonator.trust.keys import signing_request
 from resonator.trust.party import Party, party_of
 
 PORT = 8884
@@ -60,9 +60,7 @@ async def _enrol(
     try:
         hello = await read_frame(reader)
         authority = _checked(hello.get("authority"), writer.get_extra_info("ssl_object"), invitation)
-        request = x509.CertificateSigningRequestBuilder().subject_name(party.subject()).sign(key, None)
-        asked = {"secret": invitation.secret, "request": request.public_bytes(Encoding.DER)}
-        writer.write(frame(asked))
+        writer.write(frame({"secret": invitation.secret, "request": signing_request(party, key)}))
         answer = await read_frame(reader)
     finally:
         writer.close()

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from resonator.bus.topics import Address
 from resonator.errors import MessageInvalid
-from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
-from resonator.trust.keys import read_key
+from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, REVOCATIONS, Credentials
+from resonator.trust.keys import read_key, replace
 from resonator.trust.party import Party, party_of
+from resonator.trust.revocations import Revocations
 
 _PURPOSE = b"resonator message 1\0"
 """What is signed begins with it, so that no signature of another kind passes for one of a message."""
@@ -29,13 +30,32 @@ class Seal:
     """Signs what somebody says, and checks who said what he hears."""
 
     def __init__(self, credentials: Credentials) -> None:
-        folder = credentials.folder
-        own = x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
+        self._folder = folder = credentials.folder
         authorities = x509.load_pem_x509_certificates((folder / AUTHORITY).read_bytes())
         self._key = read_key(folder / KEY)
         self._issuers = [one for one in authorities if _issues(one)]
-        self.certificate = own.public_bytes(Encoding.DER)
         self._known = lru_cache(maxsize=4096)(self._verified)
+        self.renew()
+        self.revocations = Revocations()
+        if (folder / REVOCATIONS).exists():
+            self.revocations = Revocations.read((folder / REVOCATIONS).read_bytes(), self._issuers)
+
+    def renew(self) -> None:
+        """Speak with the certificate that is in the identity's folder now."""
+        own = x509.load_pem_x509_certificates((self._folder / CERTIFICATE).read_bytes())[0]
+        self.certificate = own.public_bytes(Encoding.DER)
+
+    def learn(self, revocations: bytes) -> bool:
+        """Take the authority's list (PEM) and keep it, if it is later than the one known; return whether.
+
+        From then on nobody on it is heard. Raises CertificateInvalid for a list that is none of this fleet.
+        """
+        news = Revocations.read(revocations, self._issuers)
+        if news.number <= self.revocations.number:
+            return False
+        replace(self._folder / REVOCATIONS, revocations)
+        self.revocations = news
+        return True
 
     def sign(self, topic: str, content: bytes) -> bytes:
         """Return the signature of what is said on a topic."""
@@ -47,7 +67,9 @@ class Seal:
         """Return who said something on a topic; raises SignatureInvalid for anybody who may not say it."""
         if certificate is None or signature is None:
             raise SignatureInvalid("it is not signed")
-        party, key, until = self._known(certificate)
+        party, key, serial, until = self._known(certificate)
+        if serial in self.revocations.serials:
+            raise SignatureInvalid(f"the certificate of {party.user} was revoked")
         if datetime.now(timezone.utc) > until:
             raise SignatureInvalid(f"the certificate of {party.user} has expired")
         if not speaks_at(party, address):
@@ -58,8 +80,8 @@ class Seal:
             raise SignatureInvalid(f"the signature is not that of {party.user}") from None
         return party
 
-    def _verified(self, data: bytes) -> tuple[Party, Ed25519PublicKey, datetime]:
-        """Return whom a certificate names, his key, and until when; checked once for each certificate."""
+    def _verified(self, data: bytes) -> tuple[Party, Ed25519PublicKey, int, datetime]:
+        """Return whom a certificate names, his key, its serial number, and until when; checked once each."""
         try:
             certificate = x509.load_der_x509_certificate(data)
             party, key = party_of(certificate), certificate.public_key()
@@ -69,7 +91,7 @@ class Seal:
             raise SignatureInvalid(f"the certificate of {party.user} is not of this fleet")
         if not isinstance(key, Ed25519PublicKey):
             raise SignatureInvalid(f"the key of {party.user} is not an Ed25519 key")
-        return party, key, certificate.not_valid_after_utc
+        return party, key, certificate.serial_number, certificate.not_valid_after_utc
 
 
 def speaks_at(party: Party, address: Address) -> bool:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from getpass import getuser
 from pathlib import Path
 
 from cryptography import x509
@@ -16,16 +17,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from resonator.errors import InputInvalid, Refused
 from resonator.trust import Party, Role
-from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
+from resonator.trust.credentials import AUTHORITY, KEY, REVOCATIONS
 from resonator.trust.invitation import Invitation
-from resonator.trust.keys import make_place, read_key, write_identity, write_key
+from resonator.trust.keys import (
+    make_place,
+    read_key,
+    replace,
+    replace_certificate,
+    write_identity,
+    write_key,
+)
 from resonator_hub.authority import certificate as made
+from resonator_hub.authority.brokers import Lists, refresh
 from resonator_hub.authority.certificate import Issuer
-from resonator_hub.authority.mosquitto import REVOCATIONS
 from resonator_hub.authority.register import Entry, Register
 from resonator_hub.authority.tokens import Tokens
 
-ROOT, ISSUING = "root", "issuing"
+ROOT, ISSUING, IDENTITIES = "root", "issuing", "identities"
 REGISTER, TOKENS = "issued.json", "tokens.json"
 LIFE = timedelta(days=90)
 """How long a certificate is valid; boxes renew theirs at two thirds of it."""
@@ -56,7 +64,7 @@ class Authority:
             write_key(folder / f"{name}.key", issuer.key, passphrase)
         (folder / AUTHORITY).write_bytes(_chain(below.certificate, root.certificate))
         authority = cls(folder, below, Register())
-        authority._keep()
+        authority.keep()
 
     @classmethod
     @contextmanager
@@ -91,14 +99,17 @@ class Authority:
         chain = self.issue(party, key.public_key(), life, hosts)
         write_identity(folder, key, chain, (self.folder / AUTHORITY).read_bytes())
 
-    def renew(self, folder: Path, party: Party, life: timedelta = LIFE) -> None:
-        """Give the key in an identity's folder a new certificate; raises Refused for one that was revoked."""
+    def renew(self, party: Party, key: Ed25519PublicKey, life: timedelta = LIFE) -> bytes:
+        """Return the next certificate of a party, as `issue` does; raises Refused where it has none."""
         held = self._held_by(party.user)
         if not held:
             raise Refused(f"{party.user} has no valid certificate to renew")
+        return self._issue(party, key, life, held[-1].hosts)
+
+    def renew_in(self, folder: Path, party: Party, life: timedelta = LIFE) -> None:
+        """Give the key in an identity's folder a new certificate; raises Refused as `renew` does."""
         key = read_key(folder / KEY, None)
-        chain = self._issue(party, key.public_key(), life, held[-1].hosts)
-        _replace(folder / CERTIFICATE, chain)
+        replace_certificate(folder, self.renew(party, key.public_key(), life))
 
     def invite(self, site: str, uses: int, life: timedelta) -> Invitation:
         """Make a token with which `uses` boxes of a site can enrol, for as long as it lives."""
@@ -106,7 +117,7 @@ class Authority:
         invitation = Invitation.new(site, root.fingerprint(hashes.SHA256()).hex())
         tokens = Tokens.read(self.folder / TOKENS)
         tokens.add(invitation, uses, _now() + life)
-        _replace(self.folder / TOKENS, tokens.to_json())
+        replace(self.folder / TOKENS, tokens.to_json())
         return invitation
 
     def admit(self, token: str, party: Party, key: Ed25519PublicKey) -> bytes:
@@ -114,7 +125,7 @@ class Authority:
         tokens = Tokens.read(self.folder / TOKENS)
         tokens.spend(token, party.site, _now())
         certificate = self.issue(party, key)
-        _replace(self.folder / TOKENS, tokens.to_json())
+        replace(self.folder / TOKENS, tokens.to_json())
         return certificate
 
     def introduce(self, folder: Path) -> None:
@@ -129,8 +140,8 @@ class Authority:
     def revoke(self, name: str) -> list[Entry]:
         """Revoke all certificates of a user name, or of a party's name where only one has it; return them."""
         entries = self.find(name)
-        self.register.revoke(entries, _now())
-        self._keep()
+        self.register.revoke(entries, _now(), getuser())
+        self.keep()
         return entries
 
     def find(self, name: str) -> list[Entry]:
@@ -152,16 +163,37 @@ class Authority:
     def _issue(self, party: Party, key: Ed25519PublicKey, life: timedelta, hosts: tuple[str, ...]) -> bytes:
         leaf = made.leaf(party, key, self._issuer, _now(), life, hosts)
         self.register.add(leaf, _now(), hosts)
-        self._keep()
+        self.keep()
         return _chain(leaf, self._issuer.certificate)
 
-    def _keep(self) -> None:
-        """Write the register, and after it a fresh list of what is revoked."""
-        _replace(self.folder / REGISTER, self.register.to_json())
-        revoked = [(one.number, one.revoked) for one in self.register if one.revoked is not None]
+    def lists(self) -> Lists:
+        """Return what a broker has to know of the fleet."""
+        revoked = (self.folder / REVOCATIONS).read_bytes()
+        return Lists(self.users("hub"), self.users("operator", "viewer"), revoked)
+
+    def place(self, user: str) -> Path:
+        """Return where the identity of a user name goes, unless somewhere else was asked for."""
+        return self.folder / IDENTITIES / user
+
+    def keep(self) -> None:
+        """Write the register and a fresh list of what is revoked; tell the brokers below this folder."""
+        replace(self.folder / REGISTER, self.register.to_json())
         now = _now()
-        crl = made.revocations(revoked, self._issuer, int(now.timestamp()), now, CRL_LIFE)
-        _replace(self.folder / REVOCATIONS, crl.public_bytes(Encoding.PEM))
+        revoked = [
+            (one.number, one.revoked) for one in self.register if one.revoked and one.valid_until > now
+        ]
+        crl = made.revocations(revoked, self._issuer, self._next_number(), now, CRL_LIFE)
+        replace(self.folder / REVOCATIONS, crl.public_bytes(Encoding.PEM))
+        for user in self.users("broker"):
+            refresh(self.place(user), self.lists())
+
+    def _next_number(self) -> int:
+        """Return a number for a list, higher than that of the list before it."""
+        now, path = int(_now().timestamp()), self.folder / REVOCATIONS
+        if not path.exists():
+            return now
+        before = x509.load_pem_x509_crl(path.read_bytes()).extensions.get_extension_for_class(x509.CRLNumber)
+        return max(now, before.value.crl_number + 1)
 
 
 def _now() -> datetime:
@@ -170,10 +202,3 @@ def _now() -> datetime:
 
 def _chain(*certificates: x509.Certificate) -> bytes:
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that others may read meanwhile."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(data)
-    temporary.replace(path)

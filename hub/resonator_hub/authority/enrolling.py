@@ -11,13 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from resonator.errors import InputInvalid, ResonatorError
-from resonator.trust import party_of
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
 from resonator.trust.enrolment import frame, read_frame
+from resonator.trust.keys import read_request
 from resonator_hub.authority.authority import Authority
 
 log = structlog.get_logger(__name__)
@@ -83,14 +81,7 @@ class Door:
             return {"refused": str(error)}
 
     def _enrol(self, secret: str, data: bytes) -> bytes:
-        try:
-            request = x509.load_der_x509_csr(data)
-            valid, key = request.is_signature_valid, request.public_key()
-        except Exception:  # cryptography has many for what is no request, not of one family
-            raise InputInvalid("the signing request cannot be read") from None
-        if not valid or not isinstance(key, Ed25519PublicKey):
-            raise InputInvalid("the signing request is not signed by the Ed25519 key in it")
-        party = party_of(request)
+        party, key = read_request(data)
         if party.role != "device":
             raise InputInvalid(f"only devices are enrolled here, no {party.role}")
         digest = hashlib.sha256(secret.encode()).hexdigest()

@@ -8,9 +8,9 @@ from pathlib import Path
 from resonator.bus.connection import UNDER_WAY
 from resonator.bus.port import MAX_PACKET_BYTES
 from resonator.bus.topics import ROOT
-from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
+from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, REVOCATIONS
 
-CONFIG, RULES, REVOCATIONS, DATA = "mosquitto.conf", "acl", "revoked.crl", "data"
+CONFIG, RULES, DATA, PID = "mosquitto.conf", "acl", "data", "mosquitto.pid"
 MAX_QUEUED = 100_000
 """Messages that wait for one client that is away."""
 MAX_QUEUED_BYTES = 256 * 2**20
@@ -23,9 +23,10 @@ def config(folder: Path, host: str, port: int, user: str) -> str:
     limits keep one client from filling the broker's memory. Started by root, it runs as the account `user`.
     """
     return f"""\
-# Written by `resonator broker config`. Start the broker with: mosquitto -c {folder / CONFIG}
-# After a change of the fleet, write it again and send mosquitto a SIGHUP.
+# Written by Resonator. Start the broker with: mosquitto -c {folder / CONFIG}
+# A SIGHUP has it read certificate, revocations and access list again.
 user {user}
+pid_file {folder / PID}
 per_listener_settings false
 listener {port} {host}
 cafile {folder / AUTHORITY}
@@ -71,7 +72,7 @@ def rules(hubs: Sequence[str], overseers: Sequence[str]) -> str:
         ("topic readwrite", f"{ROOT}/+/jobs/+/status"),
     ]
     overseer = [("topic read", f"{ROOT}/+/jobs/+/status"), ("topic read", f"{ROOT}/+/dev/+/up/state")]
-    parts = ["# Written by `resonator broker config`.", _lines(everybody)]
+    parts = ["# Written by Resonator; it is written again when the fleet changes.", _lines(everybody)]
     parts += [f"user {user}\n{_lines([*hub, ('topic readwrite', f'{ROOT}/{user}/state')])}" for user in hubs]
     parts += [f"user {user}\n{_lines(overseer)}" for user in overseers]
     return "\n\n".join(parts) + "\n"

@@ -16,7 +16,7 @@ from resonator.trust import Party, Role, party_of
 
 
 class Entry(BaseModel):
-    """One certificate: whom it names, how long it is valid, and since when it is not."""
+    """One certificate: whom it names, how long it is valid, since when it is not, and by whose account."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +27,7 @@ class Entry(BaseModel):
     issued: datetime
     valid_until: datetime
     revoked: datetime | None = None
+    revoked_by: str = ""
     hosts: tuple[str, ...] = ()
 
     @property
@@ -85,7 +86,7 @@ class Register:
         """Return the certificates that are neither revoked nor expired."""
         return [entry for entry in self if entry.revoked is None and entry.valid_until > at]
 
-    def revoke(self, entries: list[Entry], at: datetime) -> None:
-        """Note that certificates are valid no longer."""
+    def revoke(self, entries: list[Entry], at: datetime, by: str) -> None:
+        """Note that certificates are valid no longer; `by` is the account that asked for it."""
         for entry in entries:
-            self._entries[entry.serial] = entry.model_copy(update={"revoked": at})
+            self._entries[entry.serial] = entry.model_copy(update={"revoked": at, "revoked_by": by})
