@@ -65,6 +65,20 @@ CHANNELS = (
         "A device asks for pieces of a large kernel or bundle.",
     ),
     Channel(
+        "deviceTrustUp",
+        "{site}/dev/{device}/up/trust",
+        "device",
+        ("certificate.request", "revocations.query"),
+        "A device asks for its next certificate, and for whom it has to hear no longer.",
+    ),
+    Channel(
+        "deviceTrustDown",
+        "{site}/dev/{device}/dn/trust",
+        "hub",
+        ("certificate.issued", "revocations.known", "rejected"),
+        "The hub's answers; `corr` is the id of the request.",
+    ),
+    Channel(
         "windowGrant",
         "{site}/dev/{device}/dn/window",
         "hub",
@@ -97,7 +111,15 @@ CHANNELS = (
         "clientRequest",
         "{site}/client/{client}/up/request",
         "client",
-        ("job.submit", "job.cancel", "job.query", "device.query", "bench.request"),
+        (
+            "job.submit",
+            "job.cancel",
+            "job.query",
+            "bench.request",
+            "device.query",
+            "device.drain",
+            "device.undrain",
+        ),
         "What a client asks of the hub.",
     ),
     Channel(

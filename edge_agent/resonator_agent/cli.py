@@ -14,15 +14,16 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from resonator import settings
+from resonator.bus.url import parse_broker_url
 from resonator.cli import logs
 from resonator.cli.options import Insecure, JsonLog
 from resonator.errors import InputInvalid
 from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
-from resonator.trust import Party, credentials_for
+from resonator.trust import Credentials, Party, credentials_for, invitation
 from resonator_agent import identify
-from resonator_agent.enroll import enroll, place
+from resonator_agent.enroll import enrol_in, enroll, parse_address, place
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
 from resonator_agent.worker_process import Limits
@@ -52,6 +53,18 @@ def agent(
         typer.Option(metavar="DIR", help="This box's key and certificate, where `enroll` did not put them."),
     ] = None,
     insecure: Insecure = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="RESONATOR_TOKEN",
+            help="Enroll this box first, unless it is: what `resonator enroll-token` printed.",
+        ),
+    ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="Where to enroll; by default on the broker's machine."),
+    ] = None,
     cores: Annotated[int, typer.Option(min=1, help="How many cores to measure on.")] = 1,
     cpus: Annotated[
         str | None, typer.Option(metavar="1,3", help="Measure on these very cores instead.")
@@ -86,9 +99,7 @@ def agent(
     chosen = settings.load(broker=broker, site=site, identity=identity, insecure=insecure or None)
     if not is_name(name):
         raise InputInvalid(f"--name {name!r} is not a name: {NAME_RULE}")
-    party = Party("device", chosen.site, name)
-    own = chosen.identity or (found if (found := place(chosen.site, name)).is_dir() else None)
-    credentials = credentials_for(chosen.broker, own, insecure=chosen.insecure, party=party)
+    credentials = own_credentials(chosen, name, token, hub)
     labels = parse_labels(label or [])
     limits = Limits(
         cores=choose_cores(cores, cpus, os.sched_getaffinity(0)),
@@ -109,6 +120,20 @@ def agent(
     finally:
         memory.release()
     raise typer.Exit(code)
+
+
+def own_credentials(
+    chosen: settings.ClientSettings, name: str, token: str | None, hub: str | None
+) -> Credentials | None:
+    """Return this box's identity, None where the broker asks for none; it enrolls first if it has a token."""
+    party = Party("device", chosen.site, name)
+    folder = chosen.identity or place(chosen.site, name)
+    if token is not None and not folder.is_dir():
+        host = parse_broker_url(chosen.broker).host
+        enrol_in(folder, invitation.parse(token), party, *parse_address(hub or f"[{host}]"))
+        log.info(f"{party.user} is enrolled, its identity is in {folder}")
+    own = folder if chosen.identity or folder.is_dir() else None
+    return credentials_for(chosen.broker, own, insecure=chosen.insecure, party=party)
 
 
 def identify_box(cores: Sequence[int], labels: dict[str, str], folder: Path) -> Identity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from resonator.cli.exits import say
 from resonator.errors import InputInvalid
 from resonator.trust import Party, enrolment, invitation
+from resonator.trust.invitation import Invitation
 from resonator.trust.keys import make_place, write_identity
 
 
@@ -24,7 +26,7 @@ def place(site: str, name: str) -> Path:
 
 def enroll(
     token: Annotated[str, typer.Option(metavar="TOKEN", help="What `resonator enroll-token` printed.")],
-    hub: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="Where `resonator ca serve` listens.")],
+    hub: Annotated[str, typer.Option(metavar="HOST[:PORT]", help="Where the authority enrols boxes.")],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="This box's name; its host name by default.")
     ] = None,
@@ -35,13 +37,25 @@ def enroll(
     """Get this box its certificate, with a token from the fleet's authority; the key never leaves the box."""
     invited = invitation.parse(token)
     party = Party("device", invited.site, name or socket.gethostname().partition(".")[0])
-    host, port = parse_address(hub)
     folder = identity or place(party.site, party.name)
+    enrol_in(folder, invited, party, *parse_address(hub))
+    say(f"{party.user} is enrolled, its identity is in {folder}")
+
+
+def enrol_in(folder: Path, invited: Invitation, party: Party, host: str, port: int) -> None:
+    """Make a key in a folder and get a certificate for it; raises as `resonator.trust.enrolment.enrol` does.
+
+    Where that fails nothing is left of the folder.
+    """
     make_place(folder)
     key = Ed25519PrivateKey.generate()
-    enrolled = asyncio.run(enrolment.enrol(host, port, invited, party, key))
+    try:
+        enrolled = asyncio.run(enrolment.enrol(host, port, invited, party, key))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
     write_identity(folder, key, enrolled.certificate, enrolled.authority)
-    say(f"{party.user} is enrolled, its identity is in {folder}")
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from resonator_agent.naming import Bearer
 from resonator_agent.outbox import Outbox
 from resonator_agent.post import RESEND_S, Post
 from resonator_agent.profiler import Profiler, Run
+from resonator_agent.renewal import Renewal
 from resonator_agent.worker_process import Limits
 
 log = structlog.get_logger(__name__)
@@ -91,12 +93,15 @@ class Agent:
             interrupted=memory.interrupted,
         )
         client_id = f"agent-{settings.site}-{settings.name}-{bearer.instance[:12]}"
-        credentials = settings.credentials
-        tls = None if credentials is None else credentials.context()
-        self._seal = None if credentials is None else Seal(credentials)
+        tls = None if settings.credentials is None else settings.credentials.context()
+        self._seal = None if settings.credentials is None else Seal(settings.credentials)
         self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=tls)
         self._source = str(device_id(settings.site, settings.name))
         self._peer = Peer(self._bus, self._source, self._seal)
+        self._renewal: Renewal | None = None
+        if self._seal is not None and tls is not None:
+            reconnect = partial(self._bus.reconnect, "a new certificate")
+            self._renewal = Renewal(self._peer, self._seal, tls, reconnect)
         self._post = Post(self._peer, self._outbox, settings.site, settings.name)
         self._intake = Intake(self._store, self._post.send, self._blob_ended)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,6 +121,8 @@ class Agent:
             async with self._bus:
                 for work in (self._peer.serve(), self._resend(), self._report()):
                     self._spawn(work)
+                if self._renewal is not None:
+                    self._spawn(self._renewal.run())
                 code = await self._ended
                 await self._post.flush(FAREWELL_S if self._interrupts < 2 else 1.0)
                 return ExitCode.INTERRUPTED if self._interrupts > 1 else code
@@ -152,6 +159,8 @@ class Agent:
 
     async def _connected(self) -> None:
         self._post.forget_attempts()
+        if self._renewal is not None:
+            self._renewal.connected()
         self._step(ev.Connected(self._now()))
 
     def _granted(self, received: Received) -> None:

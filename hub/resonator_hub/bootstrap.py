@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from functools import partial
 
 import structlog
 
 from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
+from resonator.bus.url import parse_broker_url
+from resonator.errors import InputInvalid
 from resonator.trust import Credentials, Party, credentials_for
 from resonator.trust.seal import Seal
+from resonator_hub.authority.access import Access
+from resonator_hub.authority.custody import Custody, own_identity
+from resonator_hub.authority.enrolling import Door
+from resonator_hub.authority.passphrase import passphrase_of
 from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.compute import Compute, WarmPool
 from resonator_hub.database import Database, sqlite_url
@@ -22,6 +29,7 @@ from resonator_hub.rules import Rules, began
 from resonator_hub.settings import EMBEDDED, HubSettings
 
 log = structlog.get_logger(__name__)
+EVERYWHERE = "0.0.0.0"
 
 
 async def run(settings: HubSettings, stop: asyncio.Event) -> None:
@@ -39,17 +47,24 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         database = Database.open(settings.database or sqlite_url(settings.state / JOURNAL))
         stack.callback(database.close)
         url = await _broker(settings, stack)
+        authority = _authority(settings)
         party = Party("hub", settings.site, settings.hub)
-        credentials = credentials_for(url, settings.identity, insecure=settings.insecure, party=party)
+        own = settings.identity or (own_identity(authority, party) if authority else None)
+        credentials = credentials_for(url, own, insecure=settings.insecure, party=party)
         identity = _identity(settings, slots, database, credentials)
         compute = Compute(WarmPool(slots, cores=cores), slots)
         stack.push_async_callback(compute.close)
         tls = None if credentials is None else credentials.context()
         bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will, tls=tls)
-        hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"))
+        hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"), authority)
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         await hub.prepare()
         await stack.enter_async_context(bus)
+        if authority is not None and identity.seal is not None and tls is not None:
+            port = await stack.enter_async_context(Door(authority).opened(EVERYWHERE, settings.door))
+            log.info(f"boxes are enrolled at port {port}")
+            custody = Custody(authority, identity.seal, tls, partial(bus.reconnect, "a new certificate"))
+            stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
         await _serve(hub, compute, stop)
 
 
@@ -68,6 +83,15 @@ async def _serve(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
         warming.cancel()
     if warming.done():
         warming.result()
+
+
+def _authority(settings: HubSettings) -> Access | None:
+    """Return the way to the authority that this hub keeps, if it does; raises InputInvalid."""
+    if settings.ca is None:
+        return None
+    if settings.broker == EMBEDDED or not parse_broker_url(settings.broker).tls:
+        raise InputInvalid("--ca is of use with a broker of mqtts:// alone: give its address by --broker")
+    return Access(settings.ca.absolute(), passphrase_of(settings.ca))
 
 
 async def _broker(settings: HubSettings, stack: contextlib.AsyncExitStack) -> str:

@@ -30,6 +30,13 @@ def hub(
         typer.Option(metavar="DIR", help="The hub's key and certificate, for a broker of mqtts://."),
     ] = None,
     insecure: Insecure = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The fleet's authority: enrol boxes, and renew their certificates."),
+    ] = None,
+    door: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="With --ca: the port at which boxes enrol.")
+    ] = None,
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="sequential, greedy, fair or load_aware.")
     ] = None,
@@ -50,6 +57,8 @@ def hub(
         site=site,
         identity=identity,
         insecure=insecure or None,
+        ca=ca,
+        door=door,
         policy=policy,
         cores=cores,
         slots=slots,

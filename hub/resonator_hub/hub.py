@@ -16,6 +16,8 @@ from resonator.errors import BusUnreachable
 from resonator.jobspec import TuningJob
 from resonator.messages import HubState
 from resonator.trust.seal import Seal
+from resonator_hub.authority.access import Access
+from resonator_hub.authority.renewals import Renewals
 from resonator_hub.database import Database
 from resonator_hub.fleet import Acks, Presence, Registry, Windows
 from resonator_hub.frontends.onnx import check
@@ -77,7 +79,10 @@ class Identity:
 
 
 class Hub:
-    """Everything but the adapters, which come from outside: bus, compute, database, blobs."""
+    """Everything but the adapters, which come from outside: bus, compute, database, blobs.
+
+    With an `authority` it renews the certificates of boxes.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,7 @@ class Hub:
         compute: Computes,
         database: Database,
         blobs: BlobStore,
+        authority: Access | None = None,
     ) -> None:
         self.identity = identity
         self.scheduler = scheduler = identity.rules.scheduler()
@@ -101,6 +107,7 @@ class Hub:
             peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
         )
         Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
+        self._renewals = None if identity.seal is None else Renewals(peer, identity.seal, authority)
         serving = Serving(peer, blobs)
         self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
         desk = Desk(peer)
@@ -155,6 +162,8 @@ class Hub:
             part.cancel()
         await asyncio.wait(parts)
         await self._submissions.close()
+        if self._renewals is not None:
+            await self._renewals.close()
         await self._windows.close()
         await self._measuring.close()
         await self._board.close(0.0)

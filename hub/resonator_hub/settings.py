@@ -16,6 +16,7 @@ from resonator.errors import InputInvalid
 from resonator.ids import Name
 from resonator.layers import LayeredSettings
 from resonator.settings import DEFAULT_SITE
+from resonator.trust.enrolment import PORT as ENROLMENT_PORT
 
 EMBEDDED = "embedded"
 
@@ -37,8 +38,9 @@ class HubSettings(LayeredSettings):
     `broker` is a URL, or `embedded` for one in this process at `port` of 127.0.0.1. `cores` are those the
     compute slots run on, all of this process's by default, and `slots` how many there are, one a core by
     default. `identity` is the folder of the hub's key and certificate, for a broker of mqtts://; `insecure`
-    allows one on another machine without TLS. `batch` bounds the candidates of a round, `window` is how long
-    a device is granted, in seconds.
+    allows one on another machine without TLS. `ca` is the folder of the fleet's authority, if this hub is to
+    keep it: it then gives itself an identity, renews those of boxes, and enrols boxes at port `door`.
+    `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds.
     """
 
     file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
@@ -52,6 +54,8 @@ class HubSettings(LayeredSettings):
     hub: Name = "main"
     identity: Path | None = None
     insecure: bool = False
+    ca: Path | None = None
+    door: Annotated[int, Field(ge=0, le=65535)] = ENROLMENT_PORT
     policy: Literal["sequential", "greedy", "fair", "load_aware"] = "load_aware"
     cores: Cores | None = None
     slots: Annotated[int, Field(gt=0, le=1024)] | None = None

@@ -19,6 +19,7 @@ from resonator.trust.enrolment import enrol, frame, read_frame
 from resonator.trust.invitation import Invitation, parse
 from resonator.trust.keys import make_place, write_identity
 from resonator_hub.authority import Authority
+from resonator_hub.authority.access import Access
 from resonator_hub.authority.enrolling import Door
 
 HOST = "127.0.0.1"
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def port(folder: Path) -> AsyncIterator[int]:
-    async with Door(folder, None).opened(HOST, 0) as port:
+    async with Door(Access(folder)).opened(HOST, 0) as port:
         yield port
 
 
@@ -88,7 +89,7 @@ async def test_enrol_attack_by_somebody_who_poses_as_the_authority_learns_no_tok
     Authority.create(tmp_path / "other", "Other fleet", None)
     with Authority.open(folder, None) as authority:
         authority.enrol(BOX, tmp_path / "box")
-    async with Door(tmp_path / "other", None).opened(HOST, 0) as port:
+    async with Door(Access(tmp_path / "other")).opened(HOST, 0) as port:
         with pytest.raises(InputInvalid, match="is not the authority that the token names"):
             await enrol(HOST, port, token, BOX, Ed25519PrivateKey.generate())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -137,7 +138,7 @@ async def ask(port: int, data: bytes) -> dict[str, object]:
 
 
 async def test_enrol_says_when_nobody_answers(folder: Path) -> None:
-    async with Door(folder, None).opened(HOST, 0) as port:
+    async with Door(Access(folder)).opened(HOST, 0) as port:
         pass
     with pytest.raises(BusUnreachable, match="no authority answers"):
         await enrol(HOST, port, invited(folder), BOX, Ed25519PrivateKey.generate())

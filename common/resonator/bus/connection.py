@@ -196,6 +196,10 @@ class Connection:
         """Wait until the connection has ended, and return the reason."""
         return await asyncio.shield(self._lost)
 
+    def leave(self, reason: str) -> None:
+        """End the connection from this side."""
+        self._end(reason)
+
     async def _unless_lost(self, call: Coroutine[Any, Any, T]) -> T:
         """Await `call`, but no longer than the connection lives: aiomqtt would wait for its timeout."""
         task = asyncio.ensure_future(call)

@@ -93,6 +93,11 @@ class MqttBus:
     ) -> None:
         await self.close()
 
+    def reconnect(self, reason: str) -> None:
+        """Say goodbye and connect again, with the will and the credentials that are right by now."""
+        if self._connection is not None:
+            self._connection.leave(reason)
+
     async def wait_connected(self, timeout_s: float | None = None) -> None:
         """Wait for a connection, at most `timeout_s` seconds; raises BusDisconnected after that."""
         try:

@@ -17,6 +17,8 @@ class Revocations:
 
     number: int = 0
     serials: frozenset[int] = frozenset()
+    data: bytes = b""
+    """The list itself, in PEM."""
 
     @classmethod
     def read(cls, data: bytes, issuers: Sequence[x509.Certificate]) -> Self:
@@ -30,7 +32,7 @@ class Revocations:
             raise CertificateInvalid(f"the list of revocations cannot be read: {error}") from None
         if not signed:
             raise CertificateInvalid("the list of revocations is not of this fleet's authority")
-        return cls(number, serials)
+        return cls(number, serials, data)
 
 
 def _signed_by(revocations: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from functools import lru_cache
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -30,20 +31,21 @@ class Seal:
     """Signs what somebody says, and checks who said what he hears."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._folder = folder = credentials.folder
+        folder = credentials.folder
         authorities = x509.load_pem_x509_certificates((folder / AUTHORITY).read_bytes())
         self._key = read_key(folder / KEY)
         self._issuers = [one for one in authorities if _issues(one)]
         self._known = lru_cache(maxsize=4096)(self._verified)
-        self.renew()
+        self.credentials = credentials
+        self.certificate = _own(folder)
         self.revocations = Revocations()
         if (folder / REVOCATIONS).exists():
             self.revocations = Revocations.read((folder / REVOCATIONS).read_bytes(), self._issuers)
 
     def renew(self) -> None:
         """Speak with the certificate that is in the identity's folder now."""
-        own = x509.load_pem_x509_certificates((self._folder / CERTIFICATE).read_bytes())[0]
-        self.certificate = own.public_bytes(Encoding.DER)
+        self.credentials = Credentials.load(self.credentials.folder)
+        self.certificate = _own(self.credentials.folder)
 
     def learn(self, revocations: bytes) -> bool:
         """Take the authority's list (PEM) and keep it, if it is later than the one known; return whether.
@@ -53,7 +55,7 @@ class Seal:
         news = Revocations.read(revocations, self._issuers)
         if news.number <= self.revocations.number:
             return False
-        replace(self._folder / REVOCATIONS, revocations)
+        replace(self.credentials.folder / REVOCATIONS, revocations)
         self.revocations = news
         return True
 
@@ -101,6 +103,11 @@ def speaks_at(party: Party, address: Address) -> bool:
     if address.kind == "hub":
         return party.user == f"{address.site}/hub/{address.name}"
     return party.role == "hub"
+
+
+def _own(folder: Path) -> bytes:
+    own = x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
+    return own.public_bytes(Encoding.DER)
 
 
 def _signed(topic: str, content: bytes) -> bytes:

@@ -88,7 +88,7 @@ class Authority:
 
         Raises Refused while another certificate of the same name is valid.
         """
-        if self._held_by(party.user):
+        if self._valid(party.user):
             raise Refused(f"{party.user} has a valid certificate: `resonator ca renew` or `ca revoke` it")
         return self._issue(party, key, life, tuple(hosts))
 
@@ -101,7 +101,7 @@ class Authority:
 
     def renew(self, party: Party, key: Ed25519PublicKey, life: timedelta = LIFE) -> bytes:
         """Return the next certificate of a party, as `issue` does; raises Refused where it has none."""
-        held = self._held_by(party.user)
+        held = self._valid(party.user)
         if not held:
             raise Refused(f"{party.user} has no valid certificate to renew")
         return self._issue(party, key, life, held[-1].hosts)
@@ -157,7 +157,11 @@ class Authority:
         """Return the user names that have a valid certificate of one of these roles, sorted."""
         return sorted({one.party.user for one in self.register.valid(_now()) if one.role in roles})
 
-    def _held_by(self, user: str) -> list[Entry]:
+    def held_by(self, user: str) -> int:
+        """Return how many valid certificates a user name has."""
+        return len(self._valid(user))
+
+    def _valid(self, user: str) -> list[Entry]:
         return [entry for entry in self.register.valid(_now()) if entry.party.user == user]
 
     def _issue(self, party: Party, key: Ed25519PublicKey, life: timedelta, hosts: tuple[str, ...]) -> bytes:

@@ -16,7 +16,7 @@ from resonator.errors import InputInvalid, ResonatorError
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
 from resonator.trust.enrolment import frame, read_frame
 from resonator.trust.keys import read_request
-from resonator_hub.authority.authority import Authority
+from resonator_hub.authority.access import Access
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +27,11 @@ MOST = 64
 
 
 class Door:
-    """Answers one box after the other; `passphrase` opens the authority in `folder` for each."""
+    """Answers one box after the other, for an authority that is opened for each."""
 
-    def __init__(self, folder: Path, passphrase: bytes | None) -> None:
-        self._folder, self._passphrase = folder, passphrase
-        self._hello = frame({"authority": (folder / AUTHORITY).read_bytes()})
+    def __init__(self, authority: Access) -> None:
+        self._authority = authority
+        self._hello = frame({"authority": (authority.folder / AUTHORITY).read_bytes()})
         self._present = 0
 
     @asynccontextmanager
@@ -49,8 +49,8 @@ class Door:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         with (
-            tempfile.TemporaryDirectory(dir=self._folder) as name,
-            Authority.open(self._folder, self._passphrase) as authority,
+            tempfile.TemporaryDirectory(dir=self._authority.folder) as name,
+            self._authority.opened() as authority,
         ):
             authority.introduce(Path(name))
             context.load_cert_chain(Path(name, CERTIFICATE), Path(name, KEY))
@@ -85,7 +85,7 @@ class Door:
         if party.role != "device":
             raise InputInvalid(f"only devices are enrolled here, no {party.role}")
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        with Authority.open(self._folder, self._passphrase) as authority:
+        with self._authority.opened() as authority:
             certificate = authority.admit(digest, party, key)
         log.info("enrolled", device=party.user)
         return certificate

@@ -19,8 +19,10 @@ from resonator.errors import InputInvalid
 from resonator.settings import DEFAULT_SITE
 from resonator.trust import Credentials, Party, Role, enrolment
 from resonator.trust.party import USERS
+from resonator_hub.authority.access import Access
 from resonator_hub.authority.authority import Authority
 from resonator_hub.authority.broker_verbs import broker
+from resonator_hub.authority.custody import LOOK_S, keep_lists_fresh
 from resonator_hub.authority.enrolling import Door
 from resonator_hub.authority.options import DAYS, FOLDER, NAME, Days, Folder, Out, Site, opened
 from resonator_hub.authority.passphrase import PASSPHRASE, ask, passphrase_of
@@ -87,12 +89,14 @@ def serve(
 ) -> None:
     """Enrol boxes that have a token, until Ctrl-C."""
     logs.configure("info", json=json)
-    door = Door(folder, passphrase_of(folder))
+    authority = Access(folder, passphrase_of(folder))
 
     async def run() -> None:
-        async with door.opened(host, port) as found:
+        async with Door(authority).opened(host, port) as found:
             say(f"boxes are enrolled at {host}:{found}")
-            await asyncio.Event().wait()
+            while True:
+                keep_lists_fresh(authority)
+                await asyncio.sleep(LOOK_S)
 
     asyncio.run(run())
 
