@@ -134,23 +134,21 @@ def _members(stream: io.BufferedIOBase) -> tuple[bytes, bytes]:
 
 
 class Model:
-    """A compiled model in this process. Not for use by several threads at once."""
+    """A compiled model in this process, from a bundle's manifest and its library in a file.
 
-    def __init__(self, manifest: Manifest, library: bytes) -> None:
+    Raises `BundleInvalid` where it does not load. Not for use by several threads at once.
+    """
+
+    def __init__(self, manifest: Manifest, library: Path) -> None:
         tvm = _runtime()
         self.manifest = manifest
         self._tvm = tvm
         self._device = tvm.cpu()
-        with tempfile.TemporaryDirectory(prefix="resonator-") as folder:
-            path = Path(folder, LIBRARY)
-            path.write_bytes(library)
-            try:
-                module = tvm.runtime.load_module(str(path))
-                self._machine = _virtual_machine(module, self._device)
-            except (OSError, RuntimeError, AttributeError) as error:
-                raise BundleInvalid(
-                    f"The model does not load on this machine: {_last_line(error)}."
-                ) from None
+        try:
+            module = tvm.runtime.load_module(str(library))
+            self._machine = _virtual_machine(module, self._device)
+        except (OSError, RuntimeError, AttributeError) as error:
+            raise BundleInvalid(f"The model does not load on this machine: {_last_line(error)}.") from None
         self._main = self._machine["main"]
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -202,7 +200,10 @@ class Model:
 def load(path: str | os.PathLike[str]) -> Model:
     """Return the model in the bundle at `path`, ready to run. Raises `BundleInvalid`."""
     manifest, library = read(path)
-    return Model(manifest, library)
+    with tempfile.TemporaryDirectory(prefix="resonator-") as folder:
+        unpacked = Path(folder, LIBRARY)
+        unpacked.write_bytes(library)
+        return Model(manifest, unpacked)
 
 
 def _check_array(spec: TensorSpec, array: NDArray[np.generic]) -> None:

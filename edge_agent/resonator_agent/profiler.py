@@ -42,6 +42,8 @@ class Run:
     measure: Measure
     blob: Path
     reference: Path | None = None
+    unpacked: Path | None = None
+    """An empty file for a model's library."""
 
 
 class Profiler:
@@ -57,6 +59,7 @@ class Profiler:
         for place in (self._scratch, self._staged):
             place.mkdir(exist_ok=True)
         self._process: WorkerProcess | None = None
+        self._job = ""
         self._warming: asyncio.Task[WorkerProcess] | None = None
         self._running = False
         self._stopped = False
@@ -109,6 +112,7 @@ class Profiler:
 
     async def _run(self, run: Run) -> Outcome | None:
         try:
+            await self._keep_apart(run.push.job)
             process = await self._ready()
         except ResonatorError as error:
             return Outcome(failure=Failure(kind=FailureKind.DEVICE_REFUSED, detail=str(error)))
@@ -125,6 +129,12 @@ class Profiler:
         return self._judged(
             replace(outcome, conditions=conditions, device_time=device_time, joules=spent.joules)
         )
+
+    async def _keep_apart(self, job: str) -> None:
+        """Have a fresh process for another job: one's kernels could forge what the other's took."""
+        if self._process is not None and self._job not in ("", job):
+            await self._replace(0.0)
+        self._job = job
 
     async def _ask(self, process: WorkerProcess, run: Run) -> Outcome:
         """Have a process run a kernel, and replace it when it dies or takes too long."""
@@ -144,17 +154,20 @@ class Profiler:
     def _in_reach(self, run: Run) -> Iterator[Run]:
         """Put what is to be run where its process may read it, and nothing else; TVM goes by the suffix."""
         blob = self._staged / f"{run.push.blob.digest}.so"
-        reference = run.reference and self._staged / "reference"
-        links = [(run.blob, blob), (run.reference, reference)]
+        reference = self._staged / "reference" if run.reference else None
+        # The process makes no files, so that it cannot fill the disk with them.
+        unpacked = self._scratch / blob.name if run.push.model else None
         try:
-            for source, name in links:
-                if source is not None and name is not None:
-                    os.link(source, name)
-            yield replace(run, blob=blob, reference=reference)
+            os.link(run.blob, blob)
+            if run.reference is not None and reference is not None:
+                os.link(run.reference, reference)
+            if unpacked is not None:
+                unpacked.touch()
+            yield replace(run, blob=blob, reference=reference, unpacked=unpacked)
         finally:
-            for _, name in links:
-                if name is not None:
-                    name.unlink(missing_ok=True)
+            for made in (blob, reference, unpacked):
+                if made is not None:
+                    made.unlink(missing_ok=True)
 
     def _judged(self, outcome: Outcome) -> Outcome:
         load = outcome.conditions.foreign_load
@@ -210,6 +223,7 @@ def _request(run: Run) -> dict[str, Any]:
         "arguments": [(list(spec.shape), spec.dtype) for spec in push.arguments],
         "race_s": push.race_s,
         "model": push.model,
+        "unpacked": str(run.unpacked),
         "reference": None if run.reference is None else str(run.reference),
         "protocol": measure.model_dump(),
     }

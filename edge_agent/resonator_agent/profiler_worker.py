@@ -15,7 +15,6 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,19 +31,45 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _LONG_S = 1e-3
 """A kernel's run is so long that it is no matter what calling it costs."""
+MAX_FILES = 256
+MAX_THREADS = 4096
+"""How many threads more than now its user may have, whom others may run programs for as well."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate")
 
 
-def confine(cores: list[int], memory: int, parent: int) -> None:
-    """Pin this process to `cores`, limit its memory (bytes) and files, and have it die with `parent`."""
+def confine(cores: list[int], memory: int, disk: int, parent: int) -> None:
+    """Pin this process to `cores`, limit its memory and files (bytes), and have it die with `parent`.
+
+    Its time is limited by the agent: it is as old as the agent, and every kernel has a time of its own.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the agent is gone")
+    os.umask(0o077)
     os.sched_setaffinity(0, cores)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    # Private writable memory only: CUDA reserves address space without end.
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: MAX_FILES,
+        resource.RLIMIT_FSIZE: disk,
+        resource.RLIMIT_NPROC: _threads_of_user() + MAX_THREADS,
+        resource.RLIMIT_MSGQUEUE: 0,
+        # Private writable memory only: CUDA reserves address space without end.
+        resource.RLIMIT_DATA: memory,
+    }
+    for kind, most in limits.items():
+        if (hard := resource.getrlimit(kind)[1]) != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+def _threads_of_user() -> int:
+    """Return how many threads there are of this user, as the limit of them counts."""
+    own, threads = os.getuid(), 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if process.stat().st_uid == own:
+                threads += len(os.listdir(process / "task"))
+    return threads
 
 
 class Worker:
@@ -97,10 +122,14 @@ class Worker:
 
     def _model(self, job: dict[str, Any]) -> dict[str, Any]:
         from resonator.accuracy import worst_error
-        from resonator.bundle import BundleInvalid, load
+        from resonator.bundle import BundleInvalid, Model, read
 
         try:
-            model = load(job["blob"])
+            manifest, library = read(job["blob"])
+            # Files are made by the agent: this process can fill those alone.
+            unpacked = Path(job["unpacked"])
+            unpacked.write_bytes(library)
+            model = Model(manifest, unpacked)
         except BundleInvalid as error:
             return {"failure": "BUILD_ERROR", "detail": str(error)[:500]}
         inputs, expected = self._reference(job["reference"], model.manifest.inputs)
@@ -159,9 +188,8 @@ def _waited_s() -> float:
 def main() -> None:
     """Serve the agent at the other end of the socket until it is gone."""
     config = json.loads(sys.argv[1])
-    confine(config["cores"], config["memory"], config["parent"])
+    confine(config["cores"], config["memory"], config["disk"], config["parent"])
     with socket.socket(fileno=config["socket"]) as agent:
-        tempfile.tempdir = config["folder"]
         worker = Worker(config["memory"])
         layers = sandbox.enter(Path(config["folder"]), map(Path, config["readable"]))
         agent.sendall(wire.frame({"sandbox": layers}))

@@ -22,18 +22,27 @@ def frame(message: dict[str, Any]) -> bytes:
 async def read(stream: asyncio.StreamReader) -> dict[str, Any]:
     """Read one message; raises EOFError when the other side is gone or does not keep to the protocol."""
     try:
-        (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
-        if length > MAX_FRAME:
-            raise EOFError(f"a frame of {length} bytes")
+        length = _length(await stream.readexactly(_LENGTH.size))
         return _map(await stream.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise EOFError(str(error)) from error
 
 
 def read_blocking(sock: socket.socket) -> dict[str, Any]:
     """Read one message as `read` does."""
-    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
-    return _map(_exactly(sock, length))
+    return _map(_exactly(sock, _length(_exactly(sock, _LENGTH.size))))
+
+
+def printable(text: str) -> str:
+    """Return a line without the signs that a terminal would act upon: a kernel may have chosen them."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def _length(head: bytes) -> int:
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_FRAME:
+        raise EOFError(f"a frame of {length} bytes")
+    return int(length)
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:
@@ -47,7 +56,10 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def _map(body: bytes) -> dict[str, Any]:
-    message = msgpack.unpackb(body)
+    try:
+        message = msgpack.unpackb(body)
+    except ValueError as error:
+        raise EOFError(f"a frame that is not msgpack: {error}") from error
     if not isinstance(message, dict):
         raise EOFError(f"a {type(message).__name__} instead of a map")
     return message

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,10 @@ _SURELY_ITS_OWN = 1.02
 """A peak must be this much above what was inherited to be the child's own; the kernel counts roughly."""
 _MEMORY_SHARE = 0.7
 """A process that died with this much of its memory limit resident died of it."""
+_DISK_SHARE = 0.25
+"""How much of the disk's free space a file written by the process may take; there are two such files."""
+_HANDED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_", "PYTHON", "VIRTUAL_ENV", "TVM_", "CUDA_", "NVIDIA_")
+"""How the variables begin that the process gets to see; others may hold secrets."""
 _NO_MEMORY = ("bad_alloc", "out of memory", "cannot allocate memory")
 
 
@@ -39,7 +44,8 @@ class Limits:
 class WorkerProcess:
     """A process that runs kernels; it is asked one thing at a time.
 
-    It writes below `folder` alone, and besides that and its libraries reads only what is below `readable`.
+    It fills files that lie in `folder` alone, none of them larger than its memory, and besides these and its
+    libraries reads only what is below `readable`.
     `sandbox` has the layers that keep it to that, once it is warm.
     """
 
@@ -51,6 +57,7 @@ class WorkerProcess:
         config = {
             "cores": limits.cores,
             "memory": limits.memory,
+            "disk": min(limits.memory, int(_DISK_SHARE * shutil.disk_usage(folder).free)),
             "parent": os.getpid(),
             "socket": theirs.fileno(),
             "folder": str(folder),
@@ -112,9 +119,10 @@ class WorkerProcess:
         return _autopsy(self._popen.returncode, known, self._limits.memory, said)
 
     def last_words(self) -> str:
-        """Return the end of what the process printed."""
+        """Return the end of what the process printed, without what a terminal would obey."""
         self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - 4000))
-        return self._said.read().decode(errors="replace").strip()
+        lines = self._said.read(4000).decode(errors="replace").splitlines()
+        return "\n".join(map(wire.printable, lines)).strip()
 
 
 def _resident() -> int:
@@ -125,7 +133,7 @@ def _resident() -> int:
 
 def _environment(limits: Limits) -> dict[str, str]:
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)},
         "TVM_USE_RUNTIME_LIB": "1",
         "TVM_NUM_THREADS": str(len(limits.cores)),
         # TVM would pin its threads to cores of its own choice, undoing ours.

@@ -187,6 +187,19 @@ async def test_a_stopped_kernel_has_no_outcome(profiler: Profiler, library: Call
     assert (await measured(profiler, prepared(library("add")))).failure is None
 
 
+async def test_the_sandbox_of_one_job_is_not_that_of_another(
+    profiler: Profiler, library: Callable[[str], Path]
+) -> None:
+    """What a kernel leaves behind in its process could tell of other kernels what it likes."""
+    processes = []
+    for job in ("one", "one", "other"):
+        outcome = await measured(profiler, prepared(library("add"), job=job))
+        assert outcome.failure is None
+        processes.append(profiler.pids()[-1])
+
+    assert processes[0] == processes[1] != processes[2]
+
+
 async def test_a_disturbed_measurement_is_dirty(tmp_path: Path, library: Callable[[str], Path]) -> None:
     limits = Limits(cores=(0,), memory=MEMORY, max_foreign_load=0.25)
     profiler = Profiler(limits, tmp_path)

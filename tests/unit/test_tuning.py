@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -223,19 +224,26 @@ def test_the_untuned_model_is_right_and_foreign_records_are_ignored(
     assert_right(residual_net(), target, [Best(task.module, measured[0][0].trace)], tuned=0)
 
 
+def opened(manifest: bundle.Manifest, library: bytes) -> bundle.Model:
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(library)
+        file.flush()
+        return bundle.Model(manifest, Path(file.name))
+
+
 def assert_right(data: bytes, target: str, best: list[Best], *, tuned: int) -> None:
     compiled = compile_model(data, {}, target, best)
     assert compiled.tuned_tasks == tuned
     manifest = bundle.Manifest(name="m", target=target, inputs=compiled.inputs, outputs=compiled.outputs)
     expected = reference(data, {}, seed=2)
-    outputs = bundle.Model(manifest, compiled.library)(unpack_arrays(expected.inputs))
+    outputs = opened(manifest, compiled.library)(unpack_arrays(expected.inputs))
     assert worst_error(outputs, unpack_arrays(expected.outputs)) < 1e-3
 
 
 def test_a_loaded_model_says_what_it_takes(target: str) -> None:
     compiled = compile_model(perceptron(), {}, target, [])
     manifest = bundle.Manifest(name="m", target=target, inputs=compiled.inputs, outputs=compiled.outputs)
-    model = bundle.Model(manifest, compiled.library)
+    model = opened(manifest, compiled.library)
     good = np.zeros((32, 64), np.float32)
     with pytest.raises(bundle.TensorsInvalid, match="has no input 'z'; its inputs are: x"):
         model({"x": good, "z": good})
@@ -250,7 +258,7 @@ def test_a_loaded_model_says_what_it_takes(target: str) -> None:
 def test_what_is_no_library_does_not_load() -> None:
     manifest = bundle.Manifest(name="m", target="llvm", inputs=(), outputs=())
     with pytest.raises(bundle.BundleInvalid, match="does not load on this machine"):
-        bundle.Model(manifest, b"not a library")
+        opened(manifest, b"not a library")
 
 
 def test_references_are_equal_for_equal_seeds_and_hold_no_pickles() -> None:
