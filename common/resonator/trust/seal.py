@@ -48,16 +48,16 @@ class Seal:
         self.certificate = _own(self.credentials.folder)
 
     def learn(self, revocations: bytes) -> bool:
-        """Take the authority's list (PEM) and keep it, if it is later than the one known; return whether.
+        """Keep the authority's list (PEM) if it is later than the one known; return whether it says more.
 
         From then on nobody on it is heard. Raises CertificateInvalid for a list that is none of this fleet.
         """
-        news = Revocations.read(revocations, self._issuers)
-        if news.number <= self.revocations.number:
+        known, news = self.revocations, Revocations.read(revocations, self._issuers)
+        if news.number <= known.number:
             return False
         replace(self.credentials.folder / REVOCATIONS, revocations)
         self.revocations = news
-        return True
+        return not news.serials <= known.serials
 
     def sign(self, topic: str, content: bytes) -> bytes:
         """Return the signature of what is said on a topic."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from resonator.trust.keys import replace
 from resonator_hub.authority import mosquitto
 
 log = structlog.get_logger(__name__)
+STARTING_S = 2.0
+"""How long a broker may take until it handles signals."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +61,17 @@ def _have_read(folder: Path) -> None:
         runs = Path(f"/proc/{process}/comm").read_text().strip() == "mosquitto"
     except (FileNotFoundError, ValueError):
         return
+    deadline = time.monotonic() + STARTING_S
+    while runs and not _expects_hangup(process):
+        if time.monotonic() > deadline:
+            raise OSError(f"process {process} does not listen to SIGHUP")
+        time.sleep(0.01)
     if runs:
         os.kill(process, signal.SIGHUP)
+
+
+def _expects_hangup(process: int) -> bool:
+    """Return whether a SIGHUP is handled: a broker that is still starting would die of it."""
+    status = Path(f"/proc/{process}/status").read_text()
+    handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(handled >> (signal.SIGHUP - 1) & 1)
