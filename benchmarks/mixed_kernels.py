@@ -6,20 +6,21 @@ builds them and, as `0.tar`, `1.tar`, ..., as TVM's LocalBuilder does. Takes 25 
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgpack
 from fleets import HUB_CORE, on, target
 from operators import convolution
+from pydantic import TypeAdapter
 
 from resonator_hub.artifacts import Compiled, Reference
 from resonator_hub.build import Kernel
 
-_FILE = "built.pickle"
+_FILE = "built.msgpack"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def make(folder: Path, count: int) -> None:
 
 def read(folder: Path) -> Built:
     """Read what `make` has written."""
-    return Built(*pickle.loads((folder / _FILE).read_bytes()))
+    return TypeAdapter(Built).validate_python(msgpack.unpackb((folder / _FILE).read_bytes()))
 
 
 def model() -> bytes:
@@ -70,13 +71,13 @@ def _write(folder: Path, count: int) -> None:
             kernels.append(kernel)
     assert len(kernels) == count, f"only {len(kernels)} candidates can be built"
     samples = [Sample(one.features, 1e-3 * rank, "") for rank, one in enumerate(proposals, start=1)]
-    built = (
+    built = Built(
         tuple(kernels),
         compile_model(model(), {}, compiled_for, ()),
         reference(model(), {}, 0),
         update(samples, None),
     )
-    (folder / _FILE).write_bytes(pickle.dumps(built))
+    (folder / _FILE).write_bytes(msgpack.packb(TypeAdapter(Built).dump_python(built)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Opponent:
 
     def outputs(self) -> dict[str, Any]:
         """Return what the model gave, by name."""
-        with np.load(self._outputs) as arrays:
+        with np.load(self._outputs, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def latencies(self, span_s: float) -> list[float]:
@@ -63,7 +63,7 @@ class Opponent:
 
 
 def main(side: str, file: str, inputs: Path, threads: int) -> None:
-    with np.load(inputs) as arrays:
+    with np.load(inputs, allow_pickle=False) as arrays:
         feed = dict(arrays)
     outputs, times = _resonator(file, feed) if side == "resonator" else _onnxruntime(file, feed, threads)
     np.savez(_outputs(side, inputs), **outputs)

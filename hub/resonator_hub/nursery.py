@@ -1,95 +1,98 @@
-"""A process that has TVM loaded and forks workers from itself, each at no cost.
+"""A process that has loaded what stages need and forks workers from itself, each in milliseconds.
 
-Started by `pool.WarmPool` as `python -m resonator_hub.nursery FD`. Over the socket FD comes one byte for
+Started by `pool.WarmPool` as `python -m resonator_hub.nursery FD`. Over the socket FD comes the number of
 each worker wanted, with that worker's own socket attached. The nursery never runs a stage itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
-import pickle
 import resource
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
-from resonator_hub import warm
+from resonator_hub import calls, channel, confinement
+from resonator_hub.build import link
 
 READY = b"r"
-FORK = b"f"
-LENGTH = struct.Struct("!Q")
-COST = struct.Struct("!d")
-_PR_SET_PDEATHSIG = 1
+FORK = struct.Struct("!Q")
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms workers work.
+
+    `load` is the function that loads what stages need, `packages` have the stages, `folder` is where each
+    worker has a folder of its own. `cpu_s` is the processor time of one call.
+    """
+
+    folder: str
+    load: str
+    packages: Sequence[str]
+    path: Sequence[str]
+    cores: Sequence[int]
+    memory_bytes: int
+    cpu_s: float
 
 
 def main() -> None:
     """Load everything, say so, then fork a worker for each request until the hub is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    limits = json.loads(sys.argv[2])
-    sys.path[:] = limits["path"]  # a stage is found here wherever the hub found it
+    terms = Terms(**json.loads(sys.argv[2]))
+    sys.path[:] = terms.path  # a stage is found here wherever the hub found it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the hub's to handle
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel reaps the workers
-    if limits["cores"]:
-        os.sched_setaffinity(0, limits["cores"])
-    warm.load()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # and what they leave behind
+    if terms.cores:
+        os.sched_setaffinity(0, terms.cores)
+    calls.find(terms.load, calls.OURS)()
+    readable = _sources(terms.packages)
     control.sendall(READY)
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not message:  # the hub is gone; the workers go with this process
-            return
-        if os.fork() == 0:
-            control.close()
-            _work(socket.socket(fileno=descriptors[0]), limits["memory_bytes"])
-        os.close(descriptors[0])
+    try:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, FORK.size, 1)
+            if not message:
+                return
+            (number,) = FORK.unpack(message)
+            if os.fork() == 0:
+                control.close()
+                _work(socket.socket(fileno=descriptors[0]), Path(terms.folder, str(number)), readable, terms)
+            os.close(descriptors[0])
+    finally:
+        _end_all()
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however that happens."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+def _sources(packages: Sequence[str]) -> list[Path]:
+    """Return where the modules of `packages`, and of those that they stand on, are read from."""
+    files = (import_module(package).__file__ for package in ("resonator", *calls.OURS, *packages))
+    found = [Path(file) for file in files if file is not None]
+    return [path.parent if path.name == "__init__.py" else path for path in found]
 
 
-def send(channel: socket.socket, data: bytes) -> None:
-    """Send one message."""
-    channel.sendall(LENGTH.pack(len(data)) + data)
-
-
-def receive(channel: socket.socket) -> bytes | None:
-    """Return the next message, or None when the other side is gone."""
-    header = _receive_exactly(channel, LENGTH.size)
-    return None if header is None else _receive_exactly(channel, LENGTH.unpack(header)[0])
-
-
-def _receive_exactly(channel: socket.socket, size: int) -> bytes | None:
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        count = channel.recv_into(view)
-        if not count:
-            return None
-        view = view[count:]
-    return bytes(data)
-
-
-def _work(channel: socket.socket, memory_bytes: int) -> None:
+def _work(hub: socket.socket, folder: Path, readable: Sequence[Path], terms: Terms) -> None:
     """Be a worker: run one call after the other until the hub hangs up. Never returns."""
     try:
-        die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the stages wait for their linker
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        send(channel, str(os.getpid()).encode())
-        while (call := receive(channel)) is not None:
-            before = _processor_s()
-            outcome = _outcome(*pickle.loads(call))
-            send(channel, COST.pack(_processor_s() - before) + outcome)
+        layers = confinement.confine(folder, readable, link.programs(), terms.memory_bytes)
+        channel.send(hub, [os.getpid(), layers])
+        with contextlib.suppress(EOFError):
+            while True:
+                message = channel.receive(hub)
+                confinement.allow_processor_time(terms.cpu_s)
+                channel.send(hub, calls.perform(message, terms.packages, _processor_s))
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -102,25 +105,14 @@ def _processor_s() -> float:
     )
 
 
-def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
-    """Return the pickled (result, None), or (None, exception)."""
-    try:
-        return pickle.dumps((function(*arguments), None))
-    except MemoryError:
-        return pickle.dumps((None, MemoryError("out of memory")))
-    except Exception as error:
-        return pickle.dumps((None, _portable(error)))
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that the hub can unpickle without loading TVM: our own and Python's, else its text."""
-    if type(error).__module__.partition(".")[0] in ("builtins", "resonator", "resonator_hub"):
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # an error whose constructor takes other arguments than it keeps
-            return RuntimeError(f"{type(error).__name__}: {error}")
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+def _end_all() -> None:
+    """End the workers and whatever they have started."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(FileNotFoundError):  # on a Linux that does not tell: workers end by themselves
+        while pids := children.read_text().split():
+            for pid in map(int, pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

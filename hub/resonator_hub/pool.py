@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-import pickle
 import queue
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
+
 from resonator.errors import ResonatorError
-from resonator_hub import nursery
+from resonator_hub import calls, channel, nursery
 
 T = TypeVar("T")
 
+log = structlog.get_logger(__name__)
 START_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 5.0
 MEMORY_BYTES = 4 * 2**30
+CPU_S = 7200.0
+"""The processor time after which the kernel ends a call, should the hub not get round to it before."""
+LOAD = "resonator_hub.warm:load"
 
 
 class ComputeFailed(ResonatorError):
@@ -38,7 +50,8 @@ class _Call(Future[Any]):
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         super().__init__()
         self.name = getattr(function, "__name__", str(function))
-        self.message = pickle.dumps((function, arguments))
+        self.message = calls.call(function, arguments)
+        self.signature = calls.signature(function)
         self.unwanted = False
         self.cpu_s: float | None = None
         self._worker: _Worker | None = None
@@ -53,77 +66,109 @@ class _Call(Future[Any]):
                 self._worker.kill()
         return False
 
-    def run_on(self, worker: _Worker) -> tuple[Any, Exception | None] | None:
+    def run_on(self, worker: _Worker) -> calls.Outcome | None:
         """Return the outcome of the call on `worker`, or None when the worker died or was killed."""
         with self._changing:
             if self.unwanted:
                 worker.kill()
             self._worker = worker
-        answer = worker.run(self.message)
+        outcome = worker.run(self.message, self.signature)
         with self._changing:  # from here on a cancellation comes too late to hit the worker's next call
             self._worker = None
-        if self.unwanted or answer is None:
+        if self.unwanted or outcome is None:
             return None
-        self.cpu_s, outcome = answer
+        self.cpu_s = outcome.cpu_s
         return outcome
 
 
 class _Worker:
-    """One process forked from the nursery, and the socket to it."""
+    """One process forked from the nursery, the socket to it, and the folder that it writes to."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        pid = nursery.receive(channel)
-        if pid is None:
-            raise ComputeFailed("A worker process could not be started.")
-        self.pid = int(pid)
-
-    def run(self, message: bytes) -> tuple[float, tuple[Any, Exception | None]] | None:
-        """Return a call's processor seconds and outcome, or None when the worker died of it."""
+    def __init__(self, hub: socket.socket, folder: Path, most_bytes: int) -> None:
+        self._channel, self._folder, self._most_bytes = hub, folder, most_bytes
         try:
-            nursery.send(self._channel, message)
-            answer = nursery.receive(self._channel)
-        except OSError:
+            pid, layers = channel.receive(hub, most_bytes)
+        except EOFError:
+            self._remove()
+            raise ComputeFailed("a worker process could not be started") from None
+        self.pid, self.layers = int(pid), frozenset(layers)  # told before it has seen any model
+
+    def run(self, message: Any, signature: calls.Signature) -> calls.Outcome | None:
+        """Return what came of a call, or None when the worker died of it."""
+        began = time.monotonic()
+        try:
+            channel.send(self._channel, message)
+            outcome = calls.outcome(channel.receive(self._channel, self._most_bytes), signature)
+        except (OSError, EOFError):
             return None
-        if answer is None:
-            return None
-        (cpu_s,) = nursery.COST.unpack_from(answer)
-        return cpu_s, pickle.loads(memoryview(answer)[nursery.COST.size :])
+        except channel.Garbled as error:
+            return calls.Outcome(time.monotonic() - began, error=ComputeFailed(str(error)))
+        return outcome
 
     def kill(self) -> None:
-        """End the process, and with it the call that waits for it."""
+        """End the process, whatever it has started, and with them the call that waits for it."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the process go; an idle one ends by itself."""
+        """End the process and remove what it has written."""
+        self.kill()
         self._channel.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class WarmPool(Executor):
-    """`slots` processes with TVM loaded, forked from one that loaded it; workers die with this process.
+    """`slots` confined processes with TVM loaded, forked from one that loaded it; they die with this process.
 
     `cores` are the CPU cores that all of them may use, None for any. A worker that holds more than
-    `memory_bytes` of private memory gets no more, which ends its call.
+    `memory_bytes` of private memory gets no more, which ends its call, and so does `cpu_s` of processor time.
+    They run functions of `packages` alone; `load`, one of the hub's, is what they have been through before.
     """
 
     def __init__(
-        self, slots: int, *, cores: Sequence[int] | None = None, memory_bytes: int = MEMORY_BYTES
+        self,
+        slots: int,
+        *,
+        cores: Sequence[int] | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        cpu_s: float = CPU_S,
+        packages: Sequence[str] = calls.OURS,
+        load: str = LOAD,
     ) -> None:
         self.slots = slots
+        self._memory_bytes = memory_bytes
         self._control, theirs = socket.socketpair()
         self._forking = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._running: set[_Call] = set()
         self._closed = False
-        limits = json.dumps(
-            {"cores": sorted(cores) if cores else [], "memory_bytes": memory_bytes, "path": sys.path}
+        self._folder = tempfile.TemporaryDirectory(prefix="resonator-compute-", ignore_cleanup_errors=True)
+        self._numbers = itertools.count()
+        self._told_of = False
+        terms = nursery.Terms(
+            folder=self._folder.name,
+            load=load,
+            packages=tuple(packages),
+            path=sys.path,
+            cores=sorted(cores) if cores else [],
+            memory_bytes=memory_bytes,
+            cpu_s=cpu_s,
         )
         with theirs:
             self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "resonator_hub.nursery", str(theirs.fileno()), limits],
+                [
+                    sys.executable,
+                    "-m",
+                    "resonator_hub.nursery",
+                    str(theirs.fileno()),
+                    json.dumps(asdict(terms)),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a worker has no terminal that it could type on
             )
         self._threads = [
             threading.Thread(target=self._serve, name=f"compute-{slot}", daemon=True) for slot in range(slots)
@@ -143,7 +188,10 @@ class WarmPool(Executor):
             thread.start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run `fn(*args)` in the next free worker; both must pickle. Keyword arguments are not taken."""
+        """Run `fn(*args)`, a stage, in the next free worker. Keyword arguments are not taken.
+
+        Raises TypeError for what is no stage, or for arguments that are not what its annotations say.
+        """
         if kwargs:
             raise TypeError("a compute pool takes positional arguments only")
         if self._closed:
@@ -165,7 +213,16 @@ class WarmPool(Executor):
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-        self._nursery.kill()  # before the socket goes, on which somebody may wait for it to get warm
+        self._end_nursery()
+        self._folder.cleanup()
+
+    def _end_nursery(self) -> None:
+        """Have the nursery end what workers there are; one that is still loading is killed."""
+        self._control.shutdown(socket.SHUT_RDWR)  # not closed: somebody may wait here for it to get warm
+        if any(thread.ident is not None for thread in self._threads):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._nursery.wait(END_TIMEOUT_S)
+        self._nursery.kill()
         self._nursery.wait()
         self._control.close()
 
@@ -186,41 +243,46 @@ class WarmPool(Executor):
                 continue
             try:
                 worker = worker or self._fork()
-            except (ComputeFailed, OSError) as error:
+            except (ComputeFailed, channel.Garbled, OSError) as error:
                 call.set_exception(ComputeFailed(f"{call.name} did not run: {error}"))
                 continue
             self._running.add(call)
             outcome = call.run_on(worker)
             self._running.discard(call)
-            if not _settle(call, outcome):
+            if not self._settle(call, outcome) or call.signature.once:
                 worker.close()
                 worker = None
         if worker is not None:
-            worker.kill()
             worker.close()
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
         with theirs, self._forking:
-            socket.send_fds(self._control, [nursery.FORK], [theirs.fileno()])
-        return _Worker(ours)
-
-
-def _settle(call: _Call, outcome: tuple[Any, Exception | None] | None) -> bool:
-    """Give the call its result; return whether its worker is still good."""
-    if outcome is None:
-        call.set_exception(
-            ComputeFailed(
-                f"{call.name} did not finish: its process was killed, crashed or ran out of memory."
+            number = next(self._numbers)
+            folder = Path(self._folder.name, str(number))
+            folder.mkdir(mode=0o700)
+            socket.send_fds(self._control, [nursery.FORK.pack(number)], [theirs.fileno()])
+        worker = _Worker(ours, folder, self._memory_bytes)
+        missing = set[str]().difference(worker.layers)
+        if missing and not self._told_of:
+            self._told_of = True
+            log.warning(
+                f"models are read without {' and '.join(sorted(missing))}, which this Linux does not have"
             )
-        )
+        return worker
+
+    def _settle(self, call: _Call, outcome: calls.Outcome | None) -> bool:
+        """Give the call its result; return whether its worker is still good."""
+        if outcome is None:
+            reason = "its process was killed, crashed or ran out of memory"
+            call.set_exception(ComputeFailed(f"{call.name} did not finish: {reason}."))
+        elif isinstance(outcome.error, MemoryError):
+            limit = f"the {self._memory_bytes / 2**30:g} GiB that a worker may use"
+            call.set_exception(ComputeFailed(f"{call.name} did not finish: it ran out of memory, {limit}."))
+        elif outcome.error is not None:
+            call.set_exception(outcome.error)
+            return not isinstance(outcome.error, ComputeFailed)
+        else:
+            call.set_result(outcome.result)
+            return True
         return False
-    result, error = outcome
-    if isinstance(error, MemoryError):
-        call.set_exception(ComputeFailed(f"{call.name} did not finish: it ran out of memory."))
-        return False
-    if error is not None:
-        call.set_exception(error)
-        return True
-    call.set_result(result)
-    return True

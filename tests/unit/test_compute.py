@@ -25,7 +25,7 @@ TIMEOUT_S = 60.0
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def compute() -> AsyncIterator[Compute]:
     first_core = min(os.sched_getaffinity(0))
-    pool = Compute(WarmPool(2, cores=[first_core]), slots=2)
+    pool = Compute(WarmPool(2, cores=[first_core], packages=("resonator_hub", "compute_calls")), slots=2)
     await pool.start()
     yield pool
     await pool.close()
@@ -119,7 +119,7 @@ async def test_workers_die_with_the_hub_however_it_dies(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import compute_calls as calls\n"
         "from resonator_hub.pool import WarmPool\n"
-        "pool = WarmPool(1); pool.wait_until_warm()\n"
+        "pool = WarmPool(1, packages=['compute_calls']); pool.wait_until_warm()\n"
         "pool.submit(calls.announce, sys.argv[2]).result()\n"
     )
     hub = subprocess.Popen([sys.executable, "-c", script, os.path.dirname(calls.__file__), str(fifo)])

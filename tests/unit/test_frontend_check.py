@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -104,11 +103,6 @@ def test_an_input_without_a_shape_is_asked_for() -> None:
     with pytest.raises(ModelInvalid, match="Input 'x' has no shape; give it: --shape x="):
         check(proto.SerializeToString(), {})
     assert check(proto.SerializeToString(), {"x": [2, 3]}).inputs[0].shape == (2, 3)
-
-
-def test_the_error_survives_the_way_back_from_a_worker() -> None:
-    error = pickle.loads(pickle.dumps(ModelInvalid("One sentence.")))
-    assert str(error) == "One sentence."
 
 
 def test_checking_does_not_import_tvm() -> None:

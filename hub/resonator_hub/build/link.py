@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -34,6 +35,13 @@ def link(output: Path, objects: Sequence[Path], target: str) -> None:
         raise LinkFailed(f"The linker did not finish in {LINK_TIMEOUT_S:.0f} s.") from None
     if done.returncode != 0:
         raise LinkFailed(f"The linker failed: {done.stderr.strip() or f'exit status {done.returncode}'}")
+
+
+def programs() -> list[Path]:
+    """Return every linker of this machine, by its path: all that a worker ever needs to start."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    names = ("ld", "ld.lld", "*-ld")
+    return [found for folder in folders for name in names for found in Path(folder).glob(name)]
 
 
 def _triple(target: str) -> str:
