@@ -17,8 +17,8 @@ import structlog
 from resonator.errors import ResonatorError
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import Measure
-from resonator.messages import Conditions, KernelPush
-from resonator_agent import sandbox
+from resonator.messages import MAX_LATENCIES, Conditions, KernelPush
+from resonator_agent import sandbox, wire
 from resonator_agent.conditions import ConditionsProbe
 from resonator_agent.energy import EnergyMeter
 from resonator_agent.events import Outcome
@@ -233,10 +233,12 @@ def _outcome(answer: dict[str, Any]) -> Outcome:
     """Read the worker's answer; a kernel may have scribbled over the worker's memory before that."""
     try:
         if "failure" in answer:
-            return Outcome(failure=Failure(kind=FailureKind(answer["failure"]), detail=str(answer["detail"])))
+            detail = wire.printable(str(answer["detail"])[:500])
+            return Outcome(failure=Failure(kind=FailureKind(answer["failure"]), detail=detail))
         latencies = tuple(float(value) for value in answer["latencies"])
         error = None if answer.get("error") is None else float(answer["error"])
-        if latencies and all(0 < value < math.inf for value in latencies):
+        plausible = all(0 < value < math.inf for value in latencies) and (error is None or error >= 0)
+        if 0 < len(latencies) <= MAX_LATENCIES and plausible:
             return Outcome(latencies=latencies, raced=bool(answer["raced"]), error=error)
     except (KeyError, TypeError, ValueError):
         pass

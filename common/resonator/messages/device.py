@@ -24,6 +24,8 @@ from resonator.messages.box import Conditions, Identity
 MAX_WATTS = 20_000.0
 """No box draws more: a claim beyond it is a broken sensor's."""
 
+MAX_LATENCIES = 1000
+
 
 class Status(str, Enum):
     """A device's presence and occupation, as it announces them."""
@@ -107,7 +109,7 @@ class KernelResult(Message):
     candidate: Identifier
     epoch: Epoch
     latencies: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(max_length=1000)
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(max_length=MAX_LATENCIES)
     ] = ()
     failure: Failure | None = None
     raced: bool = False

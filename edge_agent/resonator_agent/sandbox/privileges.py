@@ -23,6 +23,12 @@ def drop() -> None:
         # It takes a privilege to give up what one may at most have; who has none gains none either.
         with contextlib.suppress(PermissionError):
             prctl(_PR_CAPBSET_DROP, capability)
-    if NUMBERS:
+    if NUMBERS and _permitted():
         header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
         checked(syscall(NUMBERS["capset"], header, bytes(24)))
+
+
+def _permitted() -> int:
+    """Return the set of this process's capabilities."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["CapPrm"], 16)
