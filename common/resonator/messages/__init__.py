@@ -22,6 +22,7 @@ from resonator.messages.base import (
 from resonator.messages.blob import BlobAbsent, BlobChunk, BlobRef, BlobRequest
 from resonator.messages.box import Conditions, Identity, Offer
 from resonator.messages.device import (
+    MAX_LATENCIES,
     MAX_WATTS,
     DeviceClaim,
     DeviceState,
@@ -67,6 +68,7 @@ __all__ = [
     "MAX_BLOB",
     "MAX_CHUNK",
     "MAX_INLINE",
+    "MAX_LATENCIES",
     "MAX_MESSAGE",
     "MAX_WATTS",
     "TYPES",
