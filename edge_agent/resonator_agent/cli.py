@@ -23,7 +23,7 @@ from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
 from resonator.trust import Credentials, Party, credentials_for, invitation
 from resonator_agent import identify
-from resonator_agent.enroll import enrol_in, enroll, parse_address, place
+from resonator_agent.enroll import enrol_patiently, enroll, parse_address, place
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
 from resonator_agent.worker_process import Limits
@@ -130,7 +130,7 @@ def own_credentials(
     folder = chosen.identity or place(chosen.site, name)
     if token is not None and not folder.is_dir():
         host = parse_broker_url(chosen.broker).host
-        enrol_in(folder, invitation.parse(token), party, *parse_address(hub or f"[{host}]"))
+        enrol_patiently(folder, invitation.parse(token), party, *parse_address(hub or f"[{host}]"))
         log.info(f"{party.user} is enrolled, its identity is in {folder}")
     own = folder if chosen.identity or folder.is_dir() else None
     return credentials_for(chosen.broker, own, insecure=chosen.insecure, party=party)

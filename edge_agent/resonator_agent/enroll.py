@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from pathlib import Path
 from typing import Annotated
 
 import platformdirs
+import structlog
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from resonator.bus.backoff import Backoff
 from resonator.cli.exits import say
-from resonator.errors import InputInvalid
+from resonator.errors import BusUnreachable, InputInvalid
 from resonator.trust import Party, enrolment, invitation
 from resonator.trust.invitation import Invitation
 from resonator.trust.keys import make_place, write_identity
+
+log = structlog.get_logger(__name__)
 
 
 def place(site: str, name: str) -> Path:
@@ -56,6 +61,22 @@ def enrol_in(folder: Path, invited: Invitation, party: Party, host: str, port: i
             folder.rmdir()
         raise
     write_identity(folder, key, enrolled.certificate, enrolled.authority)
+
+
+def enrol_patiently(folder: Path, invited: Invitation, party: Party, host: str, port: int) -> None:
+    """Do as `enrol_in` does, but wait for an authority that does not answer yet: boxes may start first."""
+    backoff = Backoff()
+
+    def enrolled() -> bool:
+        try:
+            enrol_in(folder, invited, party, host, port)
+        except BusUnreachable as error:
+            log.warning(f"{error}; trying again")
+            return False
+        return True
+
+    while not enrolled():
+        time.sleep(backoff.next())
 
 
 def parse_address(text: str) -> tuple[str, int]:
