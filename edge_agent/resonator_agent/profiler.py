@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 
+from resonator import sandbox
 from resonator.errors import ResonatorError
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import Measure
 from resonator.messages import MAX_LATENCIES, Conditions, KernelPush
-from resonator_agent import sandbox, wire
+from resonator_agent import wire
 from resonator_agent.conditions import ConditionsProbe
 from resonator_agent.energy import EnergyMeter
 from resonator_agent.events import Outcome

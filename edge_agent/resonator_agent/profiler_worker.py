@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resonator_agent import racing, sandbox, wire
+from resonator import sandbox
+from resonator_agent import racing, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,7 +192,8 @@ def main() -> None:
     confine(config["cores"], config["memory"], config["disk"], config["parent"])
     with socket.socket(fileno=config["socket"]) as agent:
         worker = Worker(config["memory"])
-        layers = sandbox.enter(Path(config["folder"]), map(Path, config["readable"]))
+        readable = [*config["readable"], *filter(os.path.exists, sys.path)]
+        layers = sandbox.enter(Path(config["folder"]), map(Path, readable))
         agent.sendall(wire.frame({"sandbox": layers}))
         while True:
             try:

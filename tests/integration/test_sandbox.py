@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from resonator_agent.sandbox import LANDLOCK, SECCOMP
-from resonator_agent.sandbox.system_calls import NUMBERS
+from resonator.sandbox import LANDLOCK, SECCOMP
+from resonator.sandbox.system_calls import NUMBERS
 
 HEAD = """
 import ctypes, errno, json, mmap, os, resource, signal, socket, sys, threading
 from pathlib import Path
-from resonator_agent import profiler_worker, sandbox
-from resonator_agent.sandbox.system_calls import NUMBERS
+from resonator import sandbox
+from resonator_agent import profiler_worker
+from resonator.sandbox.system_calls import NUMBERS
 
 scratch, blobs, secret, agent = sys.argv[1:]
 MIB = 2**20

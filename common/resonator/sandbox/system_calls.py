@@ -1,4 +1,4 @@
-"""System calls that a kernel under measurement has no use for, by name, and their numbers."""
+"""System calls that computing has no use for, by name, and their numbers."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import platform
 import struct
 from collections.abc import Iterator, Sequence
 
-from resonator_agent.sandbox.libc import prctl
-from resonator_agent.sandbox.system_calls import DENIED, NUMBERS, UNKNOWN_FROM
+from resonator.sandbox.libc import prctl
+from resonator.sandbox.system_calls import DENIED, NUMBERS, UNKNOWN_FROM
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -21,7 +21,8 @@ _EQUAL, _AT_LEAST, _HAS_BIT = 0x15, 0x35, 0x45
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _CLONE_VFORK = 0x10000, 0x4000
+_TO_START_PROGRAMS = ("vfork", "execve")
 _MAP_SHARED_ANONYMOUS = 0x01 | 0x20
 _PRCTL = (1, 4, 35, 0x59616D61)
 """Not to outlive the agent, to be dumped or traced, nor to look like another program."""
@@ -33,20 +34,24 @@ _IOCTL = (0x8901, 0x8902, 0x5412, 0x541C)
 _Block = Sequence[bytes]
 
 
-def restrict() -> bool:
-    """Set the filter for this process for good; return whether its architecture's calls are known."""
+def restrict(*, programs: bool) -> bool:
+    """Set the filter for this process for good; return whether its architecture's calls are known.
+
+    With `programs` it may start others, which Landlock chooses.
+    """
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
         return False
-    program = b"".join(_filter(architecture))
+    program = b"".join(_filter(architecture, programs))
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header)
     return True
 
 
-def _filter(architecture: int) -> Iterator[bytes]:
-    """Yield the filter. Signals and limits are for this process alone; `clone` makes threads, no processes.
+def _filter(architecture: int, programs: bool) -> Iterator[bytes]:
+    """Yield the filter. Signals and limits are for this process alone; `clone` makes threads, no processes,
+    but with `programs` those that stand in for this one until they have become another program.
 
     Calls that are new, and with them 32-bit ones, are told not to exist, so that libraries do without: nobody
     knows yet what they may be good for, and a filter cannot see the arguments of `clone3`.
@@ -56,12 +61,13 @@ def _filter(architecture: int) -> Iterator[bytes]:
     yield from _unless(_EQUAL, architecture, _fail(errno.EPERM))
     yield _instruction(_LOAD, _NUMBER)
     yield from _if(_AT_LEAST, UNKNOWN_FROM, _fail(errno.ENOSYS))
-    for number in sorted(DENIED.values()):
+    passes = {NUMBERS.get(name) for name in _TO_START_PROGRAMS} if programs else set()
+    for number in sorted(set(DENIED.values()) - passes):
         yield from _if(_EQUAL, number, _fail(errno.EPERM))
     for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         yield from _only(name, 0, _EQUAL, own)
     yield from _only("prlimit64", 0, _EQUAL, 0, own)
-    yield from _only("clone", 0, _HAS_BIT, _CLONE_THREAD)
+    yield from _only("clone", 0, _HAS_BIT, _CLONE_THREAD | (_CLONE_VFORK if programs else 0))
     yield from _not("prctl", 0, *_PRCTL)
     yield from _not("fcntl", 1, *_FCNTL)
     yield from _not("ioctl", 1, *_IOCTL)

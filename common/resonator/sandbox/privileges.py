@@ -6,8 +6,8 @@ import contextlib
 import struct
 from pathlib import Path
 
-from resonator_agent.sandbox.libc import checked, prctl, syscall
-from resonator_agent.sandbox.system_calls import NUMBERS
+from resonator.sandbox.libc import checked, prctl, syscall
+from resonator.sandbox.system_calls import NUMBERS
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 4, 24, 38, 47
 _CLEAR_ALL = 4
