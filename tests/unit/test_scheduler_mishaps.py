@@ -6,7 +6,7 @@ import pytest
 
 from fakes.fleet import BLOB, BOX, JOB, Play
 from resonator.failures import FailureKind
-from resonator.ids import DeviceId
+from resonator.ids import DeviceId, JobId
 from resonator.jobspec import Measure, TargetSpec
 from resonator.messages import JobState
 from resonator_hub.scheduler import Knobs
@@ -186,3 +186,29 @@ def test_a_job_may_be_canceled_in_every_phase(phase: str) -> None:
     play.box(epoch=9)
     play.submit("next", bundle=BLOB)  # type: ignore[arg-type]
     assert [one.job for one in play.take(c.OpenWindow)][-1:] == ["next"]
+
+
+def test_the_models_of_two_jobs_that_wait_for_a_lost_device_both_go_to_another() -> None:
+    # Given two jobs whose models have each had a window on the same device, without a result
+    play, jobs = Play(knobs=Knobs(quantum_s=0.0)), (JobId("one"), JobId("two"))
+    play.box()
+    for job in jobs:
+        play.submit(job, bundle=BLOB)
+    for _ in range(4):
+        for window in play.take(c.OpenWindow):
+            play.open(window)
+            play.wait(1.0)
+            play.closed(window.device, window.epoch)
+    # When that device is lost, and another one measures whatever it is sent
+    play.feed(e.DeviceLost(play.now, BOX))
+    play.said.clear()
+    play.box(OTHER)
+    for _ in range(6):
+        for window in play.take(c.OpenWindow):
+            play.open(window)
+        for pushed in play.take(c.Profile):
+            play.feed(play.result(pushed))
+        for closing in play.take(c.CloseWindow):
+            play.closed(closing.device, closing.epoch)
+    # Then neither is forgotten
+    assert [play.status(job).state for job in jobs] == [JobState.SUCCEEDED, JobState.SUCCEEDED]

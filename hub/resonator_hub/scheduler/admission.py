@@ -12,8 +12,10 @@ from resonator_hub.scheduler.events import (
     BuildFailed,
     BundleDelivered,
     CandidatesSelected,
+    DeviceDrained,
     DeviceLost,
     DeviceSeen,
+    DeviceUndrained,
     Event,
     JobCanceled,
     JobSubmitted,
@@ -89,7 +91,7 @@ class Admission:
                 return self._check_window(event)
             case DeviceSeen():
                 return self._check_seen(event)
-            case DeviceLost():
+            case DeviceLost() | DeviceDrained() | DeviceUndrained():
                 return None if event.device in self._desk.fleet.devices else "an unknown device"
         return self._check_step(event) if step_key(event) else None
 
@@ -165,7 +167,7 @@ class Admission:
         return CANDIDATE.get((state, cause), state) is None
 
     def _compile_past(self, job: Job, tuned: bool, cause: type[Event]) -> bool:
-        batch = job.batches.get(f"model {tuned}")
+        batch = job.batches.get(model_id(job.id, tuned=tuned))
         if batch is None:
             return bool(job.tasks) and (not tuned or job.bundle is not None)
         state = next(iter(batch.live.values())).state

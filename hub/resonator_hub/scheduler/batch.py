@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Batch:
     """One round: `count` candidates from number `first` on. Without a task it is a whole model.
 
+    `key` is like that of no other job: a device keeps the batches of many.
     `live` are the candidates without an outcome, `to_build` the builds that wait for a slot, `building` how
     many have no kernel yet, `ready` those that have one and wait for a device, `records` the results taken.
     """

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from resonator.failures import Failure
-from resonator.ids import CandidateId, DeviceId, JobId, TaskId
+from resonator.ids import CandidateId, DeviceId, JobId, TaskId, model_id
 from resonator_hub.scheduler.batch import Batch
 from resonator_hub.scheduler.candidate import Candidate
 from resonator_hub.scheduler.events import BundleDelivered, JobOrder, Measured, ModelCompiled
@@ -112,7 +112,7 @@ class Job:
 
     def model_under_way(self, *, tuned: bool) -> bool:
         """Return whether the untuned or tuned model is still to be compiled or measured."""
-        return f"model {tuned}" in self.batches
+        return model_id(self.id, tuned=tuned) in self.batches
 
     def add_step(self, step: Step) -> None:
         """Have a step wait for a compute slot."""

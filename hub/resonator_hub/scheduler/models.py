@@ -68,9 +68,10 @@ class Models:
         )
 
     def _candidate(self, job: Job, *, tuned: bool) -> Candidate:
-        batch = Batch(f"model {tuned}", job, None, int(tuned), self._desk.next_seq(), 1)
+        name = model_id(job.id, tuned=tuned)
+        batch = Batch(name, job, None, int(tuned), self._desk.next_seq(), 1)
         batch.state, batch.building = RoundState.MEASURING, 1
-        candidate = Candidate(model_id(job.id, tuned=tuned), batch)
+        candidate = Candidate(name, batch)
         batch.live[candidate.id] = job.candidates[candidate.id] = candidate
         job.batches[batch.key] = batch
         return candidate
