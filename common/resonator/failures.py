@@ -28,6 +28,7 @@ class FailureKind(str, Enum):
     DEVICE_LOST = "DEVICE_LOST"
     DEVICE_DIRTY = "DEVICE_DIRTY"
     DEVICE_REFUSED = "DEVICE_REFUSED"
+    IMPLAUSIBLE = "IMPLAUSIBLE"
     MESSAGE_INVALID = "MESSAGE_INVALID"
     BLOB_CORRUPT = "BLOB_CORRUPT"
     JOB_INVALID = "JOB_INVALID"
@@ -52,6 +53,7 @@ _FAULT = {
     FailureKind.DEVICE_LOST: Fault.DEVICE,
     FailureKind.DEVICE_DIRTY: Fault.DEVICE,
     FailureKind.DEVICE_REFUSED: Fault.DEVICE,
+    FailureKind.IMPLAUSIBLE: Fault.DEVICE,
     FailureKind.MESSAGE_INVALID: Fault.BUS,
     FailureKind.BLOB_CORRUPT: Fault.BUS,
     FailureKind.JOB_INVALID: Fault.USER,

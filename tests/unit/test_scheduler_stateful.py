@@ -68,6 +68,7 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
         self.records: list[CandidateId] = []
         self.granted: dict[DeviceId, int] = {}
         self.leases: dict[DeviceId, tuple[int, float]] = {}
+        self.drained: set[DeviceId] = set()
         self.wake: float | None = None
 
     # --- the hub's shell ------------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
             assert len(self.asked) <= SLOTS, "no more steps than slots"
         elif isinstance(command, c.OpenWindow):
             assert command.device not in self.leases, "one window at a time"
+            assert command.device not in self.drained, "what is drained is granted to nobody"
             assert command.epoch > self.granted.get(command.device, 0), "epochs grow"
             self.granted[command.device] = command.epoch
             self.leases[command.device] = (command.epoch, self.now + command.duration_s)
@@ -214,6 +216,20 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
             box.session, box.window, box.staged = box.session + 1, None, []
         self.see(box)
 
+    @precondition(lambda self: self.scheduler.devices())
+    @rule(data=st.data())
+    def drain(self, data: st.DataObject) -> None:
+        name = DeviceId(data.draw(st.sampled_from([one.device for one in self.scheduler.devices()])))
+        self.drained.add(name)
+        self.feed(e.DeviceDrained(self.now, name, "it is moved", "lab/client/olga", "operator"))
+
+    @precondition(lambda self: self.drained)
+    @rule(data=st.data())
+    def undrain(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.drained)))
+        self.drained.remove(name)
+        self.feed(e.DeviceUndrained(self.now, name, "lab/client/olga", "operator"))
+
     def see(self, box: Box, available: bool = True) -> None:
         offers = (e.Offer("cpu", "{}"),)
         self.feed(
@@ -244,6 +260,12 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
     # --- what always holds ----------------------------------------------------------------------------
 
     @invariant()
+    def the_drained_are_told_from_the_others(self) -> None:
+        for report in self.scheduler.devices():
+            assert (report.drained is not None) == (report.device in self.drained)
+            assert report.drained is None or report.health == "maintenance"
+
+    @invariant()
     def trials_are_within_budget_and_results_are_counted(self) -> None:
         for job, budget in self.jobs.items():
             status = self.scheduler.status(job)
@@ -253,6 +275,8 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In a fair world with a healthy device every job ends."""
+        while self.drained:
+            self.feed(e.DeviceUndrained(self.now, self.drained.pop()))
         for box in self.boxes.values():
             box.session, box.window, box.staged = box.session + 1, None, []
             self.see(box)

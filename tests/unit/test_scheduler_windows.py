@@ -7,6 +7,7 @@ import pytest
 from fakes.fleet import BLOB, BOX, JOB, Play
 from resonator.failures import FailureKind
 from resonator.ids import DeviceId, JobId
+from resonator.messages import Drain, JobState
 from resonator_hub.scheduler import Knobs
 from resonator_hub.scheduler import commands as c
 from resonator_hub.scheduler import events as e
@@ -207,6 +208,58 @@ def test_a_draining_device_is_in_maintenance_and_gets_nothing_more() -> None:
     assert play.scheduler.devices()[0].health == "maintenance"
     play.box(available=True)
     assert len(play.take(c.OpenWindow)) == 1
+
+
+def test_a_drained_device_ends_its_window_and_gets_no_other_until_it_is_undrained() -> None:
+    # Given a device that measures
+    play = Play()
+    play.box()
+    play.submit(bundle=BLOB)
+    play.open(play.take(c.OpenWindow)[0])
+    # When it is drained
+    play.feed(e.DeviceDrained(play.now, BOX, "it is moved", "lab/client/olga", "operator"))
+    # Then its window is ended, and whoever waits is told why
+    (closing,) = play.take(c.CloseWindow)
+    play.closed(BOX, closing.epoch)
+    assert play.take(c.OpenWindow) == []
+    (report,) = play.scheduler.devices()
+    assert (report.state, report.health) == ("idle", "maintenance")
+    assert report.drained == Drain(by="lab/client/olga", role="operator", reason="it is moved")
+    assert "lab/a is drained by lab/client/olga: it is moved" in play.status().waiting_for
+    # And when it comes back from a restart it is drained still; undrained, it goes on
+    play.box(session=2, epoch=closing.epoch)
+    assert play.take(c.OpenWindow) == []
+    play.feed(e.DeviceUndrained(play.now, BOX))
+    assert len(play.take(c.OpenWindow)) == 1
+    assert play.scheduler.devices()[0].drained is None
+
+
+def test_what_a_drained_device_was_measuring_still_counts() -> None:
+    play = Play()
+    play.box()
+    first, *_ = play.tuning()
+    play.feed(e.DeviceDrained(play.now, BOX))
+    play.feed(play.result(first))
+    assert [record.result.candidate for record in play.take(c.Record)] == [first.candidate]
+
+
+def test_a_job_begins_where_nobody_has_drained_the_devices() -> None:
+    play = Play()
+    play.box()
+    play.feed(e.DeviceDrained(play.now, BOX, by="lab/client/olga"))
+    play.submit()
+    status = play.status()
+    assert status.state is JobState.QUEUED
+    assert status.waiting_for == "a device that offers kind cpu; lab/a is drained by lab/client/olga"
+    play.box(OTHER, cpu_model="another")
+    assert play.status().state is JobState.RUNNING
+
+
+def test_a_device_that_is_not_known_cannot_be_drained() -> None:
+    play = Play()
+    play.feed(e.DeviceDrained(play.now, BOX))
+    assert play.scheduler.devices() == []
+    assert play.scheduler.ignored == {"an unknown device": 1}
 
 
 def test_the_rounds_of_one_job_spread_over_the_devices_it_matches() -> None:

@@ -190,6 +190,32 @@ class JobList(Message):
     jobs: Annotated[tuple[JobStatus, ...], Field(max_length=1000)]
 
 
+class DeviceDrain(Message):
+    """Asks to grant a device, by `SITE/NAME`, no further window; answered by `device.list` with that device.
+
+    What is being measured there is finished; it stays drained, over restarts too, until `device.undrain`.
+    """
+
+    wire: ClassVar[str] = "device.drain"
+    device: Annotated[str, StringConstraints(max_length=128)]
+    reason: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class DeviceUndrain(Message):
+    """Asks to grant a drained device again; answered by `device.list` with that device."""
+
+    wire: ClassVar[str] = "device.undrain"
+    device: Annotated[str, StringConstraints(max_length=128)]
+
+
+class Drain(Part):
+    """Who drained a device, and why; `role` is that of his certificate, empty where nobody signs."""
+
+    by: Text
+    role: Annotated[str, StringConstraints(max_length=64)] = ""
+    reason: Text = ""
+
+
 class DeviceReport(Part):
     """One device as the hub sees it: presence, health, and what it has done."""
 
@@ -203,6 +229,7 @@ class DeviceReport(Part):
     doing: Text = ""
     measured: Count = 0
     busy_s: Seconds = 0.0
+    drained: Drain | None = None
 
 
 class DeviceList(Message):

@@ -101,7 +101,8 @@ class Profile:
     """Stage a kernel (blob by digest) on a device and have it measured in window `epoch`.
 
     A candidate slower than `race_s` in its first short run needs no full measurement. `model` says that the
-    blob is a bundle whose outputs are compared with the job's reference.
+    blob is a bundle whose outputs are compared with the job's reference. `flops` are the floating-point
+    operations of one run, 0 where that is not known.
     """
 
     device: DeviceId
@@ -113,6 +114,7 @@ class Profile:
     target_kind: str = "cpu"
     race_s: float | None = None
     model: bool = False
+    flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

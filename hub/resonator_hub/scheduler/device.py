@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from resonator.ids import CandidateId, DeviceId
 from resonator_hub.scheduler.candidate import Candidate
-from resonator_hub.scheduler.events import Offer
+from resonator_hub.scheduler.events import DeviceDrained, Offer
 from resonator_hub.scheduler.ranked import Ranked
 from resonator_hub.scheduler.transitions import DevicePhase
 
@@ -60,6 +60,7 @@ class Device:
     batches: dict[str, Batch] = field(default_factory=dict)
     wants: Ranked[Batch] = field(default_factory=Ranked)
     clock: float = 0.0
+    drained: DeviceDrained | None = None
     strikes: int = 0
     rests_until: float | None = None
     reason: str = ""
@@ -73,16 +74,18 @@ class Device:
 
     @property
     def trusted(self) -> bool:
-        """Whether the device would be given work: in sight, willing and not at rest."""
-        return self.present and self.available and self.rests_until is None
+        """Whether the device would be given work: in sight, willing, not drained and not at rest."""
+        return self.present and self.available and self.drained is None and self.rests_until is None
 
     @property
     def usable(self) -> bool:
         """Whether the device can be granted now."""
-        return self.phase is DevicePhase.IDLE and self.available and self.rests_until is None
+        return self.phase is DevicePhase.IDLE and self.trusted
 
     def health(self, strikes: int) -> Literal["good", "unknown", "bad", "maintenance"]:
         """Return the public health; `strikes` failures of its own in a row make it bad."""
+        if self.drained is not None:
+            return "maintenance"
         if self.strikes >= strikes:
             return "bad"
         if not self.available:

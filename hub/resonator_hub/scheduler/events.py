@@ -1,6 +1,8 @@
 """What happened: all that moves the scheduler. Frozen, timed (`at`, seconds), journalled as JSON.
 
-The answer of a compute step bears how long it took and its processor time (`took_s`, `cpu_s`).
+The answer of a compute step bears how long it took and its processor time (`took_s`, `cpu_s`). What people
+do bears who did it: `by` is the name in the certificate that the request was signed with, and `role` the role
+there. Where nobody signs, `role` is empty, and `by` no more than what somebody called himself.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class JobSubmitted:
     job: JobId
     order: JobOrder
     by: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class JobCanceled:
     at: float
     job: JobId
     by: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,27 @@ class DeviceLost:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceDrained:
+    """An operator keeps a device from getting further windows, until it is undrained."""
+
+    at: float
+    device: DeviceId
+    reason: str = ""
+    by: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUndrained:
+    """A drained device may be granted again."""
+
+    at: float
+    device: DeviceId
+    by: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WindowOpened:
     """A device accepted its window."""
 
@@ -284,6 +309,38 @@ class HubStarted:
     window_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class BlobFetched:
+    """A user began to fetch a blob; `job` is one that it belongs to, empty where that is none."""
+
+    at: float
+    digest: str
+    job: JobId
+    by: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIssued:
+    """The authority gave `party`, named as in its certificate, a first certificate or renewed it."""
+
+    at: float
+    party: str
+    renewed: bool = False
+    by: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRevoked:
+    """`party` belongs to the fleet no more."""
+
+    at: float
+    party: str
+    by: str = ""
+    role: str = ""
+
+
 Answer = (
     TasksExtracted
     | CandidatesSelected
@@ -296,9 +353,19 @@ Answer = (
 )
 """What a compute step ends with."""
 
-Event = (
+Deed = (
     JobSubmitted
     | JobCanceled
+    | DeviceDrained
+    | DeviceUndrained
+    | BlobFetched
+    | CertificateIssued
+    | CertificateRevoked
+)
+"""What people do; the last three change nothing here and are kept for those who ask later (`audit`)."""
+
+Event = (
+    Deed
     | Answer
     | DeviceSeen
     | DeviceLost

@@ -41,8 +41,8 @@ def match(spec: TargetSpec, device: Device) -> Offer | None:
 class Pool:
     """The devices of one kind of hardware that one target spec matches.
 
-    `present` are in sight, `idle` free, `lingering` in a window without work; `wants` are batches with ready
-    kernels that any of them may take.
+    `present` are in sight and not drained, `drained` are kept from work, in sight or not, `idle` are free and
+    `lingering` in a window without work; `wants` are batches with ready kernels that any of them may take.
     `kernels` counts those ready or on a device; the clocks are where new jobs begin to count their shares.
     """
 
@@ -51,6 +51,7 @@ class Pool:
     hardware: str
     offer: Offer
     present: dict[DeviceId, Device] = field(default_factory=dict)
+    drained: dict[DeviceId, Device] = field(default_factory=dict)
     idle: Ranked[Device] = field(default_factory=Ranked)
     wants: Ranked[Batch] = field(default_factory=Ranked)
     lingering: dict[DeviceId, Device] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Pool:
     device_clock: float = 0.0
 
     def queue_s(self, profile_s: float) -> float:
-        """Return the seconds of ready work for each device in sight."""
+        """Return the seconds of ready work for each device that may be granted."""
         return self.kernels * profile_s / max(1, len(self.present))
 
 
@@ -72,7 +73,7 @@ class Watch:
     queued: dict[JobId, Job] = field(default_factory=dict)
 
     def best_pool(self) -> Pool | None:
-        """Return the pool with the most devices in sight, or None when there is none in any."""
+        """Return the pool with the most devices that may be granted, or None when there is none in any."""
         pools = [pool for pool in self.pools.values() if pool.present]
         return min(pools, key=lambda pool: (-len(pool.present), pool.hardware), default=None)
 
@@ -140,16 +141,14 @@ class Fleet:
             self._devices_by_key.get(key, {}).pop(device.id, None)
         for pool in device.pools:
             pool.present.pop(device.id, None)
+            pool.drained.pop(device.id, None)
             pool.idle.remove(device.id)
         device.pools.clear()
 
     def place(self, device: Device) -> None:
-        """Bring the pools up to date with a device: whether it is in sight, and whether it may be granted."""
+        """Bring the pools up to date with a device: whether it is there, and whether it may be granted."""
         for pool in device.pools:
-            if device.present:
-                pool.present[device.id] = device
-            else:
-                pool.present.pop(device.id, None)
+            _file(device, pool)
             if not device.usable:
                 pool.idle.remove(device.id)
 
@@ -178,8 +177,19 @@ class Fleet:
                 self._pools, watch, hardware, offer, device_clock=device.clock
             )
         device.pools.append(pool)
-        if device.present:
-            pool.present[device.id] = device
+        _file(device, pool)
         if device.usable and not device.wants:
             pool.idle.put(device.id, (device.strikes,), device)
         return True
+
+
+def _file(device: Device, pool: Pool) -> None:
+    """Put a device where it is looked for: among those that are drained, or those in sight."""
+    for place, belongs in (
+        (pool.drained, device.drained is not None),
+        (pool.present, device.drained is None and device.present),
+    ):
+        if belongs:
+            place[device.id] = device
+        else:
+            place.pop(device.id, None)

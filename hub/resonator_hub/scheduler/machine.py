@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from resonator.failures import Failure, FailureKind, Fault
 from resonator.ids import DeviceId, JobId
 from resonator.messages import DeviceReport, JobStatus
@@ -15,8 +17,10 @@ from resonator_hub.scheduler.events import (
     BuildFailed,
     BundleDelivered,
     CandidatesSelected,
+    DeviceDrained,
     DeviceLost,
     DeviceSeen,
+    DeviceUndrained,
     Event,
     HubStarted,
     JobCanceled,
@@ -32,6 +36,7 @@ from resonator_hub.scheduler.events import (
     WindowOpened,
     WindowRefused,
 )
+from resonator_hub.scheduler.fleet import Watch
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.knobs import Knobs
 from resonator_hub.scheduler.models import Models
@@ -106,6 +111,8 @@ class Scheduler:
                 self._measured(event)
             case DeviceSeen():
                 self._seen(event)
+            case DeviceDrained() | DeviceUndrained():
+                self._drained(event, self._desk.fleet.devices[event.device])
             case DeviceLost() | WindowOpened() | WindowRefused() | WindowClosed():
                 self._device_event(event, self._desk.fleet.devices[event.device])
             case HubStarted():
@@ -272,10 +279,29 @@ class Scheduler:
         else:
             matched = [pool.watch for pool in device.pools]
         desk.fleet.place(device)
-        for watch in matched:
+        self._start_queued(matched)
+        windows.tend(device)
+
+    def _start_queued(self, watches: Sequence[Watch]) -> None:
+        """A device may be granted: begin with the jobs that have waited for a first one."""
+        for watch in watches:
             for job in list(watch.queued.values()):
                 self._start_if_possible(job)
-        windows.tend(device)
+
+    def _drained(self, event: DeviceDrained | DeviceUndrained, device: Device) -> None:
+        """A device gets no new window, and its present one is ended; or it may be granted again."""
+        desk, watches = self._desk, [pool.watch for pool in device.pools]
+        desk.move_device(device, type(event))
+        device.drained = event if isinstance(event, DeviceDrained) else None
+        desk.fleet.place(device)
+        self._start_queued(watches)
+        if device.window is None:
+            self._windows.resettle(device)
+        else:
+            self._windows.tend(device)
+        concerned = [job for watch in watches for job in watch.queued.values()]
+        for job in (*concerned, *(job for job in desk.running.values() if job.place in device.pools)):
+            desk.report(job.id)  # what it waits for may have changed
 
     def _device_event(
         self, event: DeviceLost | WindowOpened | WindowRefused | WindowClosed, device: Device

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from resonator.messages import Activity, BlobRef, DeviceReport, JobState, JobStatus, Latency, TaskStatus
+from collections.abc import Sequence
+
+from resonator.messages import (
+    Activity,
+    BlobRef,
+    DeviceReport,
+    Drain,
+    JobState,
+    JobStatus,
+    Latency,
+    TaskStatus,
+)
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.device import Device, Window
-from resonator_hub.scheduler.events import Measured
+from resonator_hub.scheduler.events import DeviceDrained, Measured
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.measurement import median
 from resonator_hub.scheduler.transitions import DevicePhase, JobPhase
@@ -115,15 +126,25 @@ def _waiting_for(desk: Desk, job: Job) -> str:
     if job.phase is JobPhase.QUEUED:
         if desk.policy.one_job and desk.running:
             return f"job {next(iter(desk.running))} to end"
-        return f"a device that offers {job.order.target}"
+        pools = desk.fleet.watch(job.order.target).pools.values()
+        drained = [device for pool in pools for device in pool.drained.values()]
+        return f"a device that offers {job.order.target}{_drained(drained)}"
     if job.phase in _STATE or job.windows or any(step.running for step in job.steps.values()):
         return ""
     pool = job.place
     if job.waiting or any(batch.ready for batch in job.batches.values()):
+        drained = list(pool.drained.values())
         if not pool.present:
-            return f"a device that offers {job.order.target} to come back"
-        return f"a device: all {len(pool.present)} that match are busy or unfit"
+            return f"a device that offers {job.order.target} to come back{_drained(drained)}"
+        return f"a device: all {len(pool.present)} that match are busy or unfit{_drained(drained)}"
     return "a compute slot" if job.steps else ""
+
+
+def _drained(devices: Sequence[Device]) -> str:
+    """Say that devices are drained, by whom and why if it is a single one; nothing where none is."""
+    if len(devices) != 1 or (drain := devices[0].drained) is None:
+        return f"; {len(devices)} are drained" if devices else ""
+    return f"; {devices[0].id} is drained by {drain.by}{f': {drain.reason}' if drain.reason else ''}"
 
 
 def device_report(device: Device, strikes: int) -> DeviceReport:
@@ -139,4 +160,9 @@ def device_report(device: Device, strikes: int) -> DeviceReport:
         doing=doing(window) if window else "",
         measured=device.measured,
         busy_s=device.busy_s,
+        drained=_drain(device.drained),
     )
+
+
+def _drain(event: DeviceDrained | None) -> Drain | None:
+    return None if event is None else Drain(by=event.by, role=event.role, reason=event.reason)

@@ -242,6 +242,7 @@ class Windows:
                 target_kind=job.place.offer.kind,
                 race_s=best * self._desk.knobs.race if best is not None else None,
                 model=batch.model,
+                flops=batch.task.found.flops if batch.task else sum(task.work for task in job.tasks),
             )
         )
 
