@@ -15,6 +15,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from resonator.bus.backoff import Backoff
+from resonator.bus.url import parse_broker_url
 from resonator.cli.exits import say
 from resonator.errors import BusUnreachable, InputInvalid
 from resonator.trust import Party, enrolment, invitation
@@ -80,7 +81,9 @@ def enrol_patiently(folder: Path, invited: Invitation, party: Party, host: str, 
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read HOST[:PORT], an IPv6 address in brackets; raises InputInvalid."""
+    """Read HOST[:PORT], an IPv6 address in brackets, or the broker's URL for its machine; raises InputInvalid."""
+    if "://" in text:
+        return parse_broker_url(text).host, enrolment.PORT
     host, colon, port = text.rpartition(":") if text.rpartition("]")[2] else (text, "", "")
     if not colon:
         host, port = text, str(enrolment.PORT)

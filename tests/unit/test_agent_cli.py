@@ -43,6 +43,7 @@ def test_a_bad_name_or_token_is_refused_in_words(arguments: list[str], sentence:
         ("10.0.0.1:99", ("10.0.0.1", 99)),
         ("[::1]:99", ("::1", 99)),
         ("[::1]", ("::1", 8884)),
+        ("mqtts://hub.example:8883", ("hub.example", 8884)),
     ],
 )
 def test_enrol_addresses(text: str, address: tuple[str, int]) -> None:
