@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,9 +92,9 @@ async def await_hub(broker: str) -> None:
         await client.wait_for_hub(PATIENCE_S)
 
 
-def await_idle(broker: str, devices: int = 1) -> None:
-    """Wait until so many devices are idle, at most two minutes."""
-    ask = on(HUB_CORE, resonator("devices", "--broker", broker))
+def await_idle(broker: str, devices: int = 1, *, options: Sequence[str] = ()) -> None:
+    """Wait until so many devices are idle, at most two minutes; `options` say who asks."""
+    ask = on(HUB_CORE, resonator("devices", "--broker", broker, *options))
     deadline = time.monotonic() + PATIENCE_S
     while subprocess.run(ask, stdout=subprocess.PIPE).stdout.count(b"idle") < devices:
         if time.monotonic() > deadline:

@@ -1,14 +1,17 @@
 """A hub whose kernels were built before: all of the service, but no compute to wait for.
 
-`python prebuilt_hub.py KERNELS STATE PORT`. Everything else is what `resonator hub` runs: scheduler, journal,
-records, bus and broker. A job's search proposes the kernels in the folder over and over, each time with other
-bytes at its end, so that every one travels to the device; its tuned model is the untuned one.
+`python prebuilt_hub.py KERNELS STATE PORT`; with `mqtts://HOST:PORT IDENTITY` at a broker instead of its own.
+Everything else is what `resonator hub` runs: scheduler, journal, records, bus and broker. A job's search
+proposes the kernels in the folder over and over, each time with other bytes at its end, so that every one
+travels to the device; its tuned model is the untuned one. STATE/refused.json tells what it refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -20,6 +23,8 @@ import mixed_kernels
 
 from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
+from resonator.trust import Credentials
+from resonator.trust.seal import Seal
 from resonator_hub.artifacts import Compiled, Reference
 from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.build import Kernel
@@ -69,22 +74,39 @@ class Prebuilt:
         return self._built.reference
 
 
-async def main(kernels: Path, state: Path, port: int) -> None:
+async def main(kernels: Path, state: Path, where: str, identity: Path | None = None) -> None:
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    database = Database.open(sqlite_url(state / JOURNAL))
+    credentials = None if identity is None else Credentials.load(identity)
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database.open(sqlite_url(state / JOURNAL))
+        stack.callback(database.close)
+        url = where if credentials else await _broker(int(where), stack)
+        told = _identity(credentials)
+        tls = credentials.context() if credentials else None
+        bus = MqttBus(url, client_id="hub", will=told.will, tls=tls)
+        hub = Hub(told, bus, Prebuilt(kernels), database, BlobStore(state / "blobs"))
+        await hub.prepare()
+        await stack.enter_async_context(bus)
+        await hub.run(stop)
+    (state / "refused.json").write_text(json.dumps(hub.peer.refused))
+
+
+async def _broker(port: int, stack: contextlib.AsyncExitStack) -> str:
     broker = EmbeddedBroker(port=port)
     await broker.start()
+    stack.push_async_callback(broker.stop)
+    return broker.url
+
+
+def _identity(credentials: Credentials | None) -> Identity:
     settings = HubSettings()
     rules = Rules(settings.policy, settings.batch, settings.window)
-    identity = Identity(settings.site, settings.hub, 1, 1, rules)
-    async with MqttBus(broker.url, client_id="hub", will=identity.will) as bus:
-        hub = Hub(identity, bus, Prebuilt(kernels), database, BlobStore(state / "blobs"))
-        await hub.prepare()
-        await hub.run(stop)
-    await broker.stop()
-    database.close()
+    if credentials is None:
+        return Identity(settings.site, settings.hub, 1, 1, rules)
+    party = credentials.party
+    return Identity(party.site, party.name, 1, 1, rules, Seal(credentials))
 
 
 def _digest(data: bytes) -> str:
@@ -93,5 +115,6 @@ def _digest(data: bytes) -> str:
 
 if __name__ == "__main__":
     os.environ["RESONATOR_HUB_CONFIG"] = os.devnull
-    Path(sys.argv[2]).mkdir(parents=True)
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    kernels, state, where, *identity = sys.argv[1:]
+    Path(state).mkdir(parents=True)
+    asyncio.run(main(Path(kernels), Path(state), where, *map(Path, identity)))

@@ -10,6 +10,7 @@ from typing import TypeVar
 from typing_extensions import Self
 
 from resonator.bus import codec
+from resonator.bus.gate import Gate
 from resonator.bus.port import ConnectHook, Delivery
 from resonator.messages import Message
 from resonator_hub.broker.filters import matches
@@ -76,6 +77,7 @@ class MemoryBus:
         self._hooks: list[ConnectHook] = []
         self._inbox: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._hearing = 0
+        self.gate = Gate()
 
     @property
     def connected(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from resonator.bus import codec, topics
+from resonator.bus.gate import Gate
 from resonator.bus.peer import REMEMBERED, Peer, Received
 from resonator.bus.port import Delivery
 from resonator.errors import BusUnreachable, Refused
@@ -30,6 +31,7 @@ class Wire:
         self.acknowledging.set()
         self.published: asyncio.Queue[tuple[str, codec.Decoded]] = asyncio.Queue()
         self._inbox: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.gate = Gate()
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         self.published.put_nowait((topic, codec.decode(payload)))
@@ -70,7 +72,7 @@ def ask(peer: Peer, **options: float) -> asyncio.Task[JobAccepted]:
 async def test_a_request_is_answered_by_what_refers_to_it(peer: Peer, wire: Wire) -> None:
     asked = ask(peer)
     topic, sent = await wire.published.get()
-    wire.say(JobAccepted(job="other"), corr="somebody-else")
+    wire.say(JobAccepted(job="other"), id="m0", corr="somebody-else")
     wire.say(JobAccepted(job="j"), corr=sent.id)
 
     assert await asked == JobAccepted(job="j")
@@ -169,6 +171,7 @@ async def test_a_repetition_is_heard_as_one(peer: Peer, wire: Wire) -> None:
 
     heard = await asyncio.wait_for(enough, 5)
     assert [received.repeated for received in heard] == [False, True, False]
+    assert peer.refused == {"repeated": 1}
     assert heard[0].address == topics.parse(DN)
 
 
@@ -182,11 +185,22 @@ async def test_the_oldest_ids_are_forgotten_and_those_heard_again_are_not(peer: 
     assert [received.repeated for received in heard[-3:]] == [True, False, True]
 
 
+async def test_what_one_sender_says_makes_no_other_sender_forgotten(peer: Peer, wire: Wire) -> None:
+    enough = await hear(peer, REMEMBERED + 3)
+    wire.say(JobQuery(), id="mine")
+    for number in range(REMEMBERED + 1):
+        wire.say(JobQuery(), id=str(number), topic=topics.client_dn("s", "noisy"))
+    wire.say(JobQuery(), id="mine")
+
+    heard = await asyncio.wait_for(enough, 60)
+    assert heard[-1].repeated
+
+
 async def test_what_is_no_message_is_counted_and_changes_nothing(peer: Peer, wire: Wire) -> None:
     enough = await hear(peer, 1)
     wire.deliver(b"not msgpack")
     wire.say(JobQuery(), topic="resonator/v1/s/nonsense")
-    wire.say(Ack(ids=("a",)))
+    wire.say(Ack(ids=("a",)), id="m0")
     wire.say(JobQuery())
 
     assert len(await asyncio.wait_for(enough, 5)) == 1

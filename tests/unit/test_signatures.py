@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fakes.fleet_authority import ANN, BOX, HUB, OTHER, VIEWER, Fleet
 from resonator.bus import codec, topics
+from resonator.bus.gate import Gate
 from resonator.bus.peer import Peer, Received
 from resonator.bus.port import Delivery
 from resonator.errors import MessageInvalid
@@ -130,6 +131,7 @@ class Wire:
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
         self.inbox: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self.gate = Gate()
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         self.published.append((topic, payload))

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from resonator.bus.backoff import Backoff
 from resonator.bus.connection import Connection, ConnectionLost
+from resonator.bus.gate import Gate, sender
 from resonator.bus.port import (
     ENVELOPE_BYTES,
     MAX_PACKET_BYTES,
@@ -23,10 +24,14 @@ from resonator.bus.port import (
     PayloadTooLarge,
     WillSource,
 )
+from resonator.bus.turns import Turns
 from resonator.bus.url import parse_broker_url
 from resonator.errors import InputInvalid, Refused, ResonatorError
 
 _log = structlog.get_logger(__name__)
+
+MOST_WAITING = 5000
+"""How many messages of one sender may wait to be read; what comes from above is awaited, and all kept."""
 
 
 class MqttBus:
@@ -62,7 +67,8 @@ class MqttBus:
         self._filters: dict[str, None] = {}  # an ordered set
         self._hooks: list[ConnectHook] = []
         self._hook_tasks: set[asyncio.Task[None]] = set()
-        self._inbox: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self.gate = Gate()
+        self._inbox: Turns[Delivery] = Turns()
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -76,7 +82,7 @@ class MqttBus:
         """Begin to connect; does not wait for the broker."""
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._stay_connected(), name=f"bus {self._address}")
-            self._keeper.add_done_callback(lambda _: self._inbox.put_nowait(None))
+            self._keeper.add_done_callback(lambda _: self._inbox.close())
 
     async def close(self) -> None:
         """Say goodbye (no will is published), end `deliveries()`, and free the socket."""
@@ -110,8 +116,8 @@ class MqttBus:
         self._hooks.append(hook)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield what arrives, in order, until the bus is closed; for one reader."""
-        while (delivery := await self._inbox.get()) is not None:
+        """Yield what arrives, in order for each sender, until the bus is closed; for one reader."""
+        while (delivery := await self._inbox.take()) is not None:
             yield delivery
         if self._keeper is not None and not self._keeper.cancelled():
             self._keeper.result()  # it never ends by itself: raise what broke it
@@ -178,8 +184,7 @@ class MqttBus:
     async def _connect_once(self) -> str:
         """Live through one connection and return why it ended; raises ConnectionLost if there was none."""
         will = self._will() if callable(self._will) else self._will
-        sink = self._inbox.put_nowait
-        connection = Connection(self._address, self.client_id, self._keepalive_s, will, sink, self._tls)
+        connection = Connection(self._address, self.client_id, self._keepalive_s, will, self._take, self._tls)
         await connection.open()
         try:
             # From here on subscribe() asks this connection itself, so that no filter falls between.
@@ -193,6 +198,16 @@ class MqttBus:
         finally:
             self._leave(connection)
             await connection.close()
+
+    def _take(self, delivery: Delivery) -> None:
+        """Queue what has arrived, unless its sender has said too much."""
+        topic, whose = delivery.topic, sender(delivery.topic)
+        if not self.gate.admits(topic):
+            return
+        if self._inbox.waiting(whose) >= MOST_WAITING and "/up/" in topic:
+            self.gate.refuse("flood", topic, f"{MOST_WAITING} messages of its sender wait already")
+            return
+        self._inbox.put(whose, delivery)
 
     def _leave(self, connection: Connection) -> None:
         """Nothing more is sent on `connection`."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 
 from resonator.bus import codec, topics
+from resonator.bus.gate import sender
 from resonator.bus.port import Bus, Delivery
 from resonator.errors import BusUnreachable, MessageInvalid, Refused, ResonatorError
 from resonator.messages import Message, Rejected
@@ -21,8 +22,12 @@ from resonator.trust.seal import Seal, SignatureInvalid
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
-REMEMBERED = 10_000
-"""How many message ids a party keeps to recognise repetitions."""
+REMEMBERED = 2000
+"""How many message ids of each sender a party keeps to recognise repetitions."""
+SENDERS = 4096
+"""Of how many senders; those not heard for longest are forgotten first."""
+TURN_S = 0.005
+"""How long messages are handled before all else that the program does has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,21 @@ class Peer:
         self.bus = bus
         self.source = source
         self._seal = seal
-        self.refused: Counter[str] = Counter()
         self._seq = 0
         self._handlers: dict[type[Message], Handler] = {}
         self._waiting: dict[str, asyncio.Future[Message]] = {}
-        self._heard: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._heard: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self._posting: set[asyncio.Task[None]] = set()
 
     @property
     def is_sealed(self) -> bool:
         """Whether it hears nothing that is not signed."""
         return self._seal is not None
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many messages were not let in, or not acted upon, by reason."""
+        return self.bus.gate.refused
 
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Have messages of a kind handled; a repetition is marked `repeated`, not hidden."""
@@ -152,28 +161,38 @@ class Peer:
 
     async def serve(self) -> None:
         """Hear messages until cancelled; what is none of ours is counted, logged and changes nothing."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async for delivery in self.bus.deliveries():
-                try:
-                    received = self._read(delivery)
-                except MessageInvalid as error:
-                    why = "not signed as it must be" if isinstance(error, SignatureInvalid) else "invalid"
-                    self.refuse(why, delivery.topic, str(error))
-                    continue
-                await self._hear(received)
+                await self._take(delivery)
+                if loop.time() - began > TURN_S:
+                    await asyncio.sleep(0)
+                    began = loop.time()
         finally:
             for task in self._posting:
                 task.cancel()
 
+    async def _take(self, delivery: Delivery) -> None:
+        try:
+            received = self._read(delivery)
+        except MessageInvalid as error:
+            why = "not signed as it must be" if isinstance(error, SignatureInvalid) else "invalid"
+            self.refuse(why, delivery.topic, str(error))
+        else:
+            await self._hear(received)
+
     def refuse(self, why: str, topic: str, detail: str) -> None:
-        """Count and log a message that was not acted upon."""
-        self.refused[why] += 1
-        log.warning("message refused", why=why, topic=topic, detail=detail)
+        """Count and log a message that was not acted upon; its sender may say less for a while."""
+        self.bus.gate.refuse(why, topic, detail)
 
     def _read(self, delivery: Delivery) -> Received:
         address = topics.parse(delivery.topic)
         check = None if self._seal is None else partial(self._seal.check, delivery.topic, address)
         decoded = codec.decode(delivery.payload, check)
+        repeated = self._note(delivery.topic, decoded.id)
+        if repeated and not delivery.retained:
+            self.refused["repeated"] += 1
         return Received(
             decoded.message,
             decoded.id,
@@ -183,17 +202,22 @@ class Peer:
             decoded.reply_to,
             decoded.corr,
             delivery.retained,
-            self._note(decoded.source, decoded.id),
+            repeated,
             decoded.party,
         )
 
-    def _note(self, source: str, message_id: str) -> bool:
-        key = (source, message_id)
-        repeated = key in self._heard
-        self._heard[key] = None
-        self._heard.move_to_end(key)
-        if len(self._heard) > REMEMBERED:
+    def _note(self, topic: str, message_id: str) -> bool:
+        """Return whether a sender has said this before: one that says much makes nobody else forgotten."""
+        whose = sender(topic)
+        heard = self._heard.setdefault(whose, OrderedDict())
+        self._heard.move_to_end(whose)
+        if len(self._heard) > SENDERS:
             self._heard.popitem(last=False)
+        repeated = message_id in heard
+        heard[message_id] = None
+        heard.move_to_end(message_id)
+        if len(heard) > REMEMBERED:
+            heard.popitem(last=False)
         return repeated
 
     async def _hear(self, received: Received) -> None:

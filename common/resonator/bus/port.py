@@ -9,6 +9,7 @@ from typing import Protocol
 
 from typing_extensions import Self
 
+from resonator.bus.gate import Gate
 from resonator.errors import BusUnreachable, ResonatorError
 
 MAX_PACKET_BYTES = 8 * 1024 * 1024
@@ -58,6 +59,10 @@ class Bus(Protocol):
     `start()` returns at once; the connection is made, and made again, behind the scenes. Delivery is at
     least once: whoever reads deduplicates, and whoever needs an answer asks again with the same id.
     """
+
+    @property
+    def gate(self) -> Gate:
+        """What is let in from whom, and what was refused: whoever reads tells it of what is bad."""
 
     @property
     def connected(self) -> bool:

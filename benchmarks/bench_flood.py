@@ -1,0 +1,211 @@
+"""Trials a minute of a good device while somebody floods hub and broker with bad messages, against none.
+
+A real Mosquitto with the configuration that `resonator broker config` writes, mTLS and signatures, a hub
+whose kernels were built before, an agent, and a flooder that the fleet knows: 10,000 messages a second that
+are not msgpack, not signed, signed wrongly, or signed well and meaningless; requests of a submitter; TLS
+handshakes without a certificate; the first at an embedded broker without TLS. Flooded and calm in turns.
+QUICK=1 runs the first kind alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import fleets
+import mixed_kernels
+from bench_latency import read
+from figures import Figure, keep, quick
+
+from resonator.trust import Party
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from fakes.brokers import find_mosquitto
+from fakes.fleet_authority import ANN, BOX, HUB, OTHER, Fleet
+
+HERE = Path(__file__).parent
+PAIRS = 1 if quick() else 3
+KERNELS = 16
+TRIALS = 256 if quick() else 384
+MEASURE = {"number": 3, "repeat": 1, "min_repeat_ms": 20}
+RATE = 10_000
+
+
+@dataclass(frozen=True)
+class Flood:
+    """Who floods with what, how often a second."""
+
+    name: str
+    kind: str
+    qos: int = 0
+    size: int = 200
+    rate: int = RATE
+    party: Party | None = OTHER
+
+
+FLOODS = (
+    Flood("not msgpack", "garbage"),
+    Flood("not msgpack, QoS 1", "garbage", qos=1),
+    Flood("not msgpack, 4 KB", "garbage", size=4096),
+    Flood("not signed, QoS 1", "unsigned", qos=1),
+    Flood("wrongly signed, QoS 1", "forged", qos=1),
+    Flood("signed, of no meaning, QoS 1", "meaningless", qos=1),
+    Flood("signed presence", "states", qos=1),
+    Flood("requests of a submitter", "requests", qos=1, party=ANN),
+    Flood("on no known topic", "stray"),
+    Flood("handshakes without a certificate", "knocks"),
+    Flood("embedded broker, not msgpack, QoS 1", "garbage", qos=1, party=None),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A good device's trials a minute; bad messages sent a second, and what the hub refused of them."""
+
+    pace: float
+    sent: float = 0.0
+    refused: int = 0
+
+
+def main() -> None:
+    fleets.need_two_cores()
+    wanted = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as temporary:
+        kernels = Path(os.environ.get("KERNELS", temporary)) / "kernels"
+        if not kernels.exists():
+            kernels.mkdir()
+            mixed_kernels.make(kernels, KERNELS)
+        figures = []
+        for flood in FLOODS[:1] if quick() and not wanted else FLOODS:
+            if not wanted or flood.kind in wanted:
+                figures += compare(kernels, flood)
+    if not wanted:
+        keep("flood", figures)
+
+
+def compare(kernels: Path, flood: Flood) -> list[Figure]:
+    """Run with and without a flood in turns; return the paces and the ratio of their medians."""
+    runs: dict[bool, list[Run]] = {False: [], True: []}
+    for _ in range(PAIRS):
+        for under in (False, True):
+            runs[under].append(run(kernels, flood, under))
+            print(f"{flood.name}, {'flooded' if under else 'calm'}: {runs[under][-1]}", flush=True)
+    pace = {under: statistics.median(one.pace for one in runs[under]) for under in runs}
+    sent = statistics.median(one.sent for one in runs[True])
+    refused = statistics.median(one.refused for one in runs[True])
+    note = f"{sent:.0f} a second were sent, {refused:.0f} refused by the hub in all"
+    return [
+        Figure(f"{flood.name}: calm", pace[False], "trials/min"),
+        Figure(f"{flood.name}: flooded", pace[True], "trials/min"),
+        Figure(
+            f"{flood.name}: flooded / calm",
+            pace[True] / pace[False],
+            "x",
+            0.9,
+            more_is_better=True,
+            note=note,
+        ),
+    ]
+
+
+def run(kernels: Path, flood: Flood, under: bool) -> Run:
+    """Run one job on a good device, under a flood or not."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with ExitStack() as stack:
+            fleet = Fleet(folder) if flood.party else None
+            broker = stack.enter_context(serve(folder, fleet, kernels))
+            stack.enter_context(agent(folder, fleet, broker))
+            flooding = stack.enter_context(flooded(fleet, broker, flood)) if under else None
+            tune(folder, fleet, broker)
+            sent, seconds = end(flooding) if flooding else (0, 1.0)
+        refused = json.loads((folder / "hub/refused.json").read_text())
+        print("refused:", refused)
+        return Run(read(folder / "hub").pace, sent / seconds, sum(refused.values()))
+
+
+@contextmanager
+def serve(folder: Path, fleet: Fleet | None, kernels: Path) -> Iterator[str]:
+    """Start broker and hub on the hub's core; yields where they are."""
+    port = fleets.free_port()
+    hub = [sys.executable, str(HERE / "prebuilt_hub.py"), str(kernels), f"{folder}/hub"]
+    with ExitStack() as stack:
+        if fleet is None:
+            broker = f"mqtt://127.0.0.1:{port}"
+            hub += [str(port)]
+        else:
+            broker = f"mqtts://127.0.0.1:{port}"
+            mosquitto = [find_mosquitto(), "-c", str(fleet.configure(port))]
+            stack.enter_context(fleets.running(fleets.on(fleets.HUB_CORE, mosquitto)))
+            fleets.await_port(port)
+            hub += [broker, str(fleet.place(HUB))]
+        stack.enter_context(fleets.running(fleets.on(fleets.HUB_CORE, hub)))
+        fleets.await_port(port)
+        yield broker
+
+
+@contextmanager
+def agent(folder: Path, fleet: Fleet | None, broker: str) -> Iterator[None]:
+    """Start the good device on the device's core, and wait until the hub knows of it."""
+    options = f"--name {BOX.name} --broker {broker} --cpus {fleets.DEVICE_CORE} --state {folder}/box".split()
+    if fleet is not None:
+        options += ["--site", BOX.site, "--identity", str(fleet.place(BOX))]
+    with fleets.running(fleets.resonator("agent", *options)):
+        fleets.await_idle(broker, options=_as_ann(fleet))
+        yield
+
+
+@contextmanager
+def flooded(fleet: Fleet | None, broker: str, flood: Flood) -> Iterator[subprocess.Popen[str]]:
+    """Flood until the end of the block, on the hub's core."""
+    identity = "" if fleet is None or flood.party is None else str(fleet.place(flood.party))
+    options = [broker, identity, flood.kind, *map(str, (flood.qos, flood.size, flood.rate, 0))]
+    flooder = [sys.executable, str(HERE.parent / "tests/fakes/flooder.py"), *options]
+    process = subprocess.Popen(fleets.on(fleets.HUB_CORE, flooder), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "flooding\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def end(flooding: subprocess.Popen[str]) -> tuple[int, float]:
+    """Stop a flood; return how many messages were sent in how many seconds."""
+    flooding.send_signal(signal.SIGTERM)
+    said, _ = flooding.communicate()
+    sent, seconds = json.loads(said)
+    return int(sent), float(seconds)
+
+
+def tune(folder: Path, fleet: Fleet | None, broker: str) -> None:
+    """Run one job to its end."""
+    (folder / "model.onnx").write_bytes(mixed_kernels.model())
+    job = folder / "job.yaml"
+    spec = {
+        "model": {"onnx": "model.onnx"},
+        "target": {"kind": "cpu"},
+        "budget": {"trials": TRIALS},
+        "measure": MEASURE,
+    }
+    job.write_text(json.dumps({"metadata": {"name": "flood"}, "spec": spec}))
+    submit = fleets.resonator("submit", str(job), "--broker", broker, "--wait", "--json", *_as_ann(fleet))
+    subprocess.run(fleets.on(fleets.HUB_CORE, submit), stdout=subprocess.DEVNULL, check=False)
+
+
+def _as_ann(fleet: Fleet | None) -> list[str]:
+    return [] if fleet is None else ["--site", ANN.site, "--identity", str(fleet.place(ANN))]
+
+
+if __name__ == "__main__":
+    main()
