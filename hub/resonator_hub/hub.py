@@ -22,6 +22,7 @@ from resonator_hub.database import Database
 from resonator_hub.fleet import Acks, Presence, Registry, Windows
 from resonator_hub.frontends.onnx import check
 from resonator_hub.inbox import Clock, Inbox
+from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
 from resonator_hub.jobs.requests import Desk, Requests
 from resonator_hub.jobs.serving import Serving
@@ -102,13 +103,14 @@ class Hub:
         jobs, records, catalog = Jobs(database), Records(database), Catalog(database)
         registry = Registry(database)
         self._acks = Acks(peer)
-        self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs)
+        self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs, registry)
         self._windows = Windows(
             peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
         )
         Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
         self._renewals = None if identity.seal is None else Renewals(peer, identity.seal, authority)
-        serving = Serving(peer, blobs)
+        rights = BlobRights(inbox, blobs, jobs, self._measuring.pushed, scheduler.delivered)
+        serving = Serving(peer, blobs, rights)
         self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
         desk = Desk(peer)
         Requests(desk, inbox, scheduler, registry, jobs)

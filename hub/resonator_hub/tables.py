@@ -40,6 +40,7 @@ JOBS = Table(
     Column("client", _NAME, nullable=False),
     Column("bench", Boolean, nullable=False),
     Column("reference", _DIGEST, nullable=True),
+    Index("jobs_of_a_model", "model"),
 )
 """What users asked for."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from fakes.shell import BOX, SITE, Shell, shell
+from fakes.shell import BOX, SITE, Shell, identity, shell
 from resonator.bus import topics
-from resonator.failures import Failure, FailureKind
+from resonator.failures import Failure, FailureKind, Fault
 from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.jobspec import JobBody, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import MAX_INLINE, Ack, KernelPush, KernelResult
 from resonator.tensors import TensorSpec
-from resonator_hub.fleet import Acks
+from resonator_hub.fleet import Acks, Registry
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.measure import Measuring
 from resonator_hub.measure.claims import Claims
@@ -55,7 +55,8 @@ class Bench:
             "job": JOB,
             "candidate": f"{JOB}/t0/c{number}",
             "epoch": 1,
-            "latencies": (0.1,),
+            "latencies": (0.01,),
+            "device_time": 0.01,
         }
         result = KernelResult.model_validate({**body, **fields})
         return await self.shell.device_says("result", result, message_id=message_id)
@@ -69,7 +70,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         with base.database.transaction() as connection:
             spec = TuningJob(metadata=Metadata(name="n"), spec=body)
             jobs.insert(connection, Job(JOB, spec, "0" * 64, SITE, "me"))
-        measuring = Measuring(base.peer, base.inbox, acks, base.blobs, catalog, jobs, repeat_s=0.02)
+        registry = Registry(base.database)
+        registry.keep(DEVICE, identity())
+        measuring = Measuring(base.peer, base.inbox, acks, base.blobs, catalog, jobs, registry, repeat_s=0.02)
         yield Bench(base, measuring, jobs, catalog)
         await measuring.close()
         await acks.close(1.0)
@@ -184,7 +187,7 @@ async def test_a_result_is_journalled_once_and_then_acknowledged(bench: Bench) -
     await bench.shell.broker.wait_for(Ack)
     (event,) = bench.shell.events
     assert isinstance(event, Measured)
-    assert (event.latencies, event.device_time_s) == ((0.1,), 0.01)
+    assert (event.latencies, event.device_time_s) == ((0.01,), 0.01)
     assert event.error is not None
     assert 1e300 < event.error < float("inf")
     assert set(bench.acked()) == {sent}
@@ -200,7 +203,7 @@ async def test_a_device_that_claims_more_time_than_its_window_lasted_is_not_beli
     (event,) = bench.shell.events
     assert isinstance(event, Measured)
     assert event.failure is not None
-    assert event.failure.kind is FailureKind.DEVICE_DIRTY
+    assert event.failure.kind is FailureKind.IMPLAUSIBLE
     assert "device_time: 30 s" in event.failure.detail
     assert (event.latencies, event.device_time_s, event.joules) == ((), 0.0, None)
 
@@ -233,20 +236,59 @@ async def test_a_disturbed_kernel_may_be_measured_twice_in_one_window(bench: Ben
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "why"),
     [
-        {"candidate": "j/t0/c9"},
-        {"job": "other"},
-        {"epoch": 2},
+        ({"candidate": "j/t0/c9"}, "of a kernel not given"),
+        ({"job": "other"}, "of no job here"),
+        ({"epoch": 2}, "of another window"),
     ],
 )
-async def test_a_result_nobody_asked_for_changes_nothing(bench: Bench, fields: dict[str, object]) -> None:
+async def test_an_attack_by_a_result_nobody_asked_for_changes_nothing(
+    bench: Bench, fields: dict[str, object], why: str
+) -> None:
     bench.measuring.opened(DEVICE, 1, 1000)
     bench.measuring.push(bench.profile(0))
     sent = await bench.result(0, **fields)
     assert bench.shell.events == []
-    assert bench.shell.peer.refused["unasked"] == 1
+    assert bench.shell.peer.refused == {why: 1}
     assert bench.acked() == [sent]
+
+
+async def test_an_attack_by_measuring_again_changes_nothing(bench: Bench) -> None:
+    bench.measuring.opened(DEVICE, 1, 1000)
+    bench.measuring.push(bench.profile(0))
+    await bench.result(0)
+    await bench.result(0, latencies=(0.001,))
+    assert [event.latencies for event in bench.shell.events if isinstance(event, Measured)] == [(0.01,)]
+    assert bench.shell.peer.refused == {"measured before": 1}
+
+
+async def test_an_attack_by_a_result_that_cannot_be_true_is_a_failure_of_the_device(bench: Bench) -> None:
+    bench.measuring.opened(DEVICE, 1, 1000)
+    bench.measuring.push(replace(bench.profile(0), flops=1e9))
+    await bench.result(0, latencies=(1e-9,))
+    (event,) = bench.shell.events
+    assert isinstance(event, Measured)
+    assert event.failure is not None
+    assert event.failure.kind is FailureKind.IMPLAUSIBLE
+    assert event.failure.kind.fault is Fault.DEVICE
+    assert "1e+09 operations" in event.failure.detail
+    assert (event.latencies, event.device_time_s) == ((), 0.0)
+    assert bench.shell.peer.refused == {"implausible": 1}
+
+
+async def test_trust_a_device_is_given_what_was_pushed_to_it_and_nothing_else(bench: Bench) -> None:
+    command = bench.profile(0)
+    assert not bench.measuring.pushed(DEVICE, command.blob)
+    bench.measuring.opened(DEVICE, 1, 1000)
+    bench.measuring.push(command)
+    assert bench.measuring.pushed(DEVICE, command.blob)
+    assert not bench.measuring.pushed(DeviceId("local/other"), command.blob)
+    assert not bench.measuring.pushed(DEVICE, bench.profile(1).blob)
+    bench.measuring.ended(DEVICE)  # what is on its way may still come
+    assert bench.measuring.pushed(DEVICE, command.blob)
+    bench.measuring.opened(DEVICE, 2, 1000)
+    assert not bench.measuring.pushed(DEVICE, command.blob)
 
 
 async def test_a_result_from_another_device_changes_nothing(bench: Bench) -> None:
@@ -255,7 +297,7 @@ async def test_a_result_from_another_device_changes_nothing(bench: Bench) -> Non
     result = KernelResult(job=JOB, candidate="j/t0/c0", epoch=1, latencies=(0.1,))
     await bench.shell.hear(topics.device_up(SITE, "other", "result"), result)
     assert bench.shell.events == []
-    assert bench.shell.peer.refused["unasked"] == 1
+    assert bench.shell.peer.refused == {"of a kernel not given": 1}
 
 
 async def test_a_result_that_says_nothing_or_too_much_is_refused(bench: Bench) -> None:
@@ -284,4 +326,4 @@ async def test_what_an_earlier_life_asked_for_is_expected_until_the_job_ends(ben
     bench.measuring.forget(JOB)
     await bench.result(1)
     assert len(bench.shell.events) == 1
-    assert bench.shell.peer.refused["unasked"] == 1
+    assert bench.shell.peer.refused == {"of no job here": 1}

@@ -11,13 +11,15 @@ import msgpack
 import pytest
 
 import small_models
+from fakes.orders import MODEL, carried, spec
 from fakes.shell import CLIENT, SITE, Shell, identity, shell, state
 from resonator import bundle
 from resonator.bus import topics
 from resonator.bus.blobs import digest_of
+from resonator.cli.pictures import device_picture, devices_table
 from resonator.failures import FailureKind
 from resonator.ids import DeviceId, JobId
-from resonator.jobspec import JobBody, Metadata, ModelSpec, TargetSpec, TuningJob
+from resonator.jobspec import TargetSpec
 from resonator.messages import (
     MAX_MESSAGE,
     BenchRequest,
@@ -25,6 +27,7 @@ from resonator.messages import (
     BlobChunk,
     BlobRef,
     BlobRequest,
+    DeviceDrain,
     DeviceList,
     DeviceQuery,
     JobAccepted,
@@ -38,29 +41,20 @@ from resonator.messages import (
     Rejected,
     TaskStatus,
 )
+from resonator.messages import Offer as MessageOffer
 from resonator.tensors import TensorSpec
 from resonator_hub.fleet import Registry
 from resonator_hub.hub import check_model
+from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
 from resonator_hub.jobs.requests import Desk, Requests
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.jobs.submissions import Submissions
 from resonator_hub.scheduler import Scheduler
-from resonator_hub.scheduler.events import DeviceSeen, HubStarted, JobSubmitted, Offer
+from resonator_hub.scheduler.events import DeviceDrained, DeviceSeen, HubStarted, JobSubmitted, Offer
 
-MODEL = small_models.perceptron()
-
-
-def spec(**body: object) -> TuningJob:
-    described = JobBody.model_validate(
-        {"model": ModelSpec(onnx="m.onnx"), "target": TargetSpec(kind="cpu"), **body}
-    )
-    return TuningJob(metadata=Metadata(name="small"), spec=described)
-
-
-def carried(data: bytes) -> BlobRef:
-    return BlobRef(digest=digest_of(data), size=len(data), data=zlib.compress(data))
+PUSHED = digest_of(b"pushed")
 
 
 @dataclass
@@ -68,6 +62,7 @@ class Office:
     shell: Shell
     scheduler: Scheduler
     jobs: Jobs
+    registry: Registry
 
     def step(self) -> None:
         """Let the scheduler know of what was taken."""
@@ -96,11 +91,16 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         scheduler.step(HubStarted(0.0, 1))
         registry = Registry(base.database)
         registry.keep(DeviceId("local/box"), identity())
-        desk, serving = Desk(base.peer), Serving(base.peer, base.blobs)
+        desk, serving = Desk(base.peer), Serving(base.peer, base.blobs, blob_rights(base, jobs))
         Requests(desk, base.inbox, scheduler, registry, jobs)
         submissions = Submissions(desk, base.inbox, scheduler, jobs, base.blobs, serving, check_model)
-        yield Office(base, scheduler, jobs)
+        yield Office(base, scheduler, jobs, registry)
         await submissions.close()
+
+
+def blob_rights(base: Shell, jobs: Jobs) -> BlobRights:
+    """Rights of a device to which one blob was pushed, where no job has made a bundle."""
+    return BlobRights(base.inbox, base.blobs, jobs, lambda _, digest: digest == PUSHED, lambda _: ())
 
 
 def failure_of(answer: Message) -> tuple[FailureKind, str]:
@@ -116,7 +116,7 @@ async def test_a_job_is_journalled_with_its_description_and_then_accepted(office
     assert answer == JobAccepted(job="j")
     (event,) = office.shell.events
     assert isinstance(event, JobSubmitted)
-    assert (event.job, event.by, event.order.priority) == ("j", "local/me", 7)
+    assert (event.job, event.by, event.role, event.order.priority) == ("j", "local/client/me", "", 7)
     assert office.jobs.get(JobId("j")).model == digest_of(MODEL)
     assert office.shell.blobs.get(digest_of(MODEL)) == MODEL
 
@@ -343,3 +343,49 @@ def test_the_list_of_jobs_fits_into_a_message() -> None:
         JobStatus(job=f"j{n}", name="n", state=JobState.RUNNING, tasks=(task,) * 4000) for n in range(4)
     ]
     assert [len(status.tasks) for status in _within_limits(statuses)] == [4000, 4000, 0, 0]
+
+
+async def test_anybody_without_tls_may_drain_a_device_which_proves_nothing(office: Office) -> None:
+    office.device()
+    await office.ask(DeviceDrain(device="box"))
+    (event,) = office.shell.events
+    assert event == DeviceDrained(event.at, DeviceId("local/box"), "", "local/client/me", "")
+
+
+async def test_two_devices_of_one_name_are_drained_by_their_sites(office: Office) -> None:
+    for device in ("local/box", "far/box"):
+        office.scheduler.step(DeviceSeen(0.0, DeviceId(device), 1, 0, "cpu", (Offer("cpu", "{}"),)))
+    kind, detail = failure_of(await office.ask(DeviceDrain(device="box")))
+    assert kind is FailureKind.NO_MATCHING_DEVICE
+    assert detail == "device 'box' is at several sites: far/box, local/box; name one of them"
+
+
+async def test_attack_devices_that_say_absurd_things_of_themselves_are_listed_with_the_others(
+    office: Office,
+) -> None:
+    # Given devices that take as much room as they can, and one that does not
+    absurd = identity(
+        cores=4096,
+        cores_used=tuple(range(4096)),
+        memory=2**50,
+        cpu_model="x" * 2000,
+        gpus=("g" * 2000,) * 64,
+        offers=(MessageOffer(kind="cpu", target="t" * 4000),) * 16,
+    )
+    for number in range(30):
+        device = DeviceId(f"local/absurd{number}")
+        office.scheduler.step(DeviceSeen(0.0, device, 1, 0, "x" * 2000, (Offer("cpu", "t" * 4000),)))
+        office.registry.keep(device, absurd)
+    office.device()
+    # When the fleet is asked for, and one of them
+    listed = await office.ask(DeviceQuery())
+    alone = await office.ask(DeviceQuery(device="absurd29"))
+    # Then all are there, what fits into a message with what they say
+    assert isinstance(listed, DeviceList)
+    assert len(listed.devices) == 31
+    assert len(listed.model_dump_json()) < MAX_MESSAGE
+    assert listed.devices[0].identity == absurd
+    assert isinstance(alone, DeviceList)
+    assert alone.devices[0].identity == absurd
+    devices_table(listed.devices)
+    device_picture(alone.devices[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import structlog
@@ -11,11 +11,15 @@ import structlog
 from resonator.bus import topics
 from resonator.bus.peer import Peer, Received
 from resonator.failures import Failure, FailureKind
-from resonator.ids import JobId
+from resonator.ids import DeviceId, JobId
 from resonator.messages import (
+    MAX_MESSAGE,
+    DeviceDrain,
     DeviceList,
     DeviceQuery,
     DeviceReport,
+    DeviceUndrain,
+    Drain,
     JobCancel,
     JobList,
     JobQuery,
@@ -26,11 +30,14 @@ from resonator.messages import (
 from resonator_hub.door import admit
 from resonator_hub.fleet import Registry
 from resonator_hub.inbox import Inbox
+from resonator_hub.jobs.rights import RIGHTS, forbidden, reach, reaches, who
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.scheduler import Scheduler
-from resonator_hub.scheduler.events import JobCanceled
+from resonator_hub.scheduler.events import DeviceDrained, DeviceUndrained, JobCanceled
 
 log = structlog.get_logger(__name__)
+MOST_BYTES = MAX_MESSAGE * 3 // 4
+"""How long a list of devices may be, spelled as JSON; as a message it is shorter."""
 M = TypeVar("M", bound=Message)
 MOST_JOBS = 1000
 MOST_TASKS = 10_000
@@ -38,7 +45,7 @@ MOST_TASKS = 10_000
 
 
 class Desk:
-    """Where clients are answered: on `reply_to`, which must be a topic of their own."""
+    """Where clients are answered, by their rights: on `reply_to`, which must be a topic of their own."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -47,13 +54,9 @@ class Desk:
         self,
         kind: type[M],
         handler: Callable[[Received, M], Awaitable[Message | None]],
-        *,
-        acts: bool = False,
     ) -> None:
-        """Have requests of a kind handled; what the handler returns is sent as the answer.
-
-        One that `acts` is refused to those who may only look.
-        """
+        """Have requests of a kind, one of those in `RIGHTS`, handled; the handler returns the answer."""
+        assert kind in RIGHTS, f"somebody must say who may send {kind.wire}"
 
         async def answer(received: Received, request: M) -> None:
             address = received.address
@@ -62,8 +65,8 @@ class Desk:
                 detail = f"answers to {address.name} go to {own}, not to {received.reply_to}"
                 self._peer.refuse("reply_to", received.topic, detail)
                 return
-            if acts and received.party is not None and received.party.role == "viewer":
-                self.answer(received, rejected(FailureKind.FORBIDDEN, "a viewer may look, and do nothing"))
+            if reach(received) is None:
+                self.answer(received, Rejected(failure=forbidden(received)))
                 return
             reply = await handler(received, request)
             if reply is not None:
@@ -80,7 +83,7 @@ class Desk:
 
 
 class Requests:
-    """Questions about jobs and devices, and cancellations."""
+    """Questions about jobs and devices, jobs canceled, devices drained."""
 
     def __init__(
         self, desk: Desk, inbox: Inbox, scheduler: Scheduler, registry: Registry, jobs: Jobs
@@ -91,8 +94,10 @@ class Requests:
         self._registry = registry
         self._jobs = jobs
         desk.serve(JobQuery, self._on_job_query)
-        desk.serve(JobCancel, self._on_job_cancel, acts=True)
+        desk.serve(JobCancel, self._on_job_cancel)
         desk.serve(DeviceQuery, self._on_device_query)
+        desk.serve(DeviceDrain, self._on_drain)
+        desk.serve(DeviceUndrain, self._on_undrain)
 
     async def _on_job_query(self, received: Received, query: JobQuery) -> Message:
         if query.job is None:
@@ -107,22 +112,49 @@ class Requests:
         status = self._status(received, cancel.job)
         if isinstance(status, Rejected) or status.state.ended:
             return status
-        client = f"{received.address.site}/{received.address.name}"
-        await self._inbox.post(JobCanceled(self._inbox.now(), JobId(cancel.job), client))
+        await self._inbox.post(JobCanceled(self._inbox.now(), JobId(cancel.job), *who(received)))
         return self._status(received, cancel.job)
 
     async def _on_device_query(self, _received: Received, query: DeviceQuery) -> Message:
-        reports = [self._registry.complete(report) for report in self._scheduler.devices()]
-        if query.device is None:
-            return DeviceList(devices=tuple(reports))
-        fitting = tuple(report for report in reports if _is_called(report, query.device))
-        if fitting:
-            return DeviceList(devices=fitting)
-        known = ", ".join(sorted(report.device for report in reports)[:20]) or "none yet"
+        if query.device is not None:
+            return self._devices(query.device)
+        return DeviceList(devices=_short(map(self._registry.complete, self._scheduler.devices())))
+
+    async def _on_drain(self, received: Received, request: DeviceDrain) -> Message:
+        report = self._device(request.device)
+        if isinstance(report, Rejected):
+            return report
+        by, role = who(received)
+        if report.drained != Drain(by=by, role=role, reason=request.reason):
+            device = DeviceId(report.device)
+            await self._inbox.post(DeviceDrained(self._inbox.now(), device, request.reason, by, role))
+        return self._devices(report.device)
+
+    async def _on_undrain(self, received: Received, request: DeviceUndrain) -> Message:
+        report = self._device(request.device)
+        if isinstance(report, Rejected):
+            return report
+        if report.drained is not None:
+            device = DeviceId(report.device)
+            await self._inbox.post(DeviceUndrained(self._inbox.now(), device, *who(received)))
+        return self._devices(report.device)
+
+    def _device(self, name: str) -> DeviceReport | Rejected:
+        """Return the one device of a name."""
+        found = self._devices(name)
+        if isinstance(found, Rejected) or len(found.devices) == 1:
+            return found if isinstance(found, Rejected) else found.devices[0]
+        places = ", ".join(report.device for report in found.devices[:20])
         return rejected(
-            FailureKind.NO_MATCHING_DEVICE,
-            f"device {query.device!r} is not known; known are: {known}",
+            FailureKind.NO_MATCHING_DEVICE, f"device {name!r} is at several sites: {places}; name one of them"
         )
+
+    def _devices(self, name: str) -> DeviceList | Rejected:
+        reports = self._scheduler.devices()
+        if fitting := [report for report in reports if _is_called(report, name)]:
+            return DeviceList(devices=_short(map(self._registry.complete, fitting)))
+        known = ", ".join([report.device for report in reports][:20]) or "none yet"
+        return rejected(FailureKind.NO_MATCHING_DEVICE, f"device {name!r} is not known; known are: {known}")
 
     def _status(self, received: Received, job: str) -> JobStatus | Rejected:
         if self._concerns(received, job):
@@ -131,11 +163,11 @@ class Requests:
         return rejected(FailureKind.JOB_INVALID, f"job {job!r} is not known to this hub")
 
     def _concerns(self, received: Received, job: str) -> bool:
-        """Return whether a client may know of a job: a submitter of his own alone."""
-        if received.party is None or received.party.role != "submitter":
+        """Return whether a job is within reach of whoever asks."""
+        if reach(received) == "all":
             return True
         known = self._jobs.find(JobId(job))
-        return known is not None and (known.site, known.client) == (received.party.site, received.party.name)
+        return known is not None and reaches(received, known.site, known.client)
 
 
 def rejected(kind: FailureKind, detail: str) -> Rejected:
@@ -145,6 +177,21 @@ def rejected(kind: FailureKind, detail: str) -> Rejected:
 
 def _is_called(report: DeviceReport, name: str) -> bool:
     return name in (report.device, report.device.partition("/")[2])
+
+
+def _short(reports: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
+    """Leave out what makes an answer too long for a message: what the devices say they are, then devices."""
+    kept, size = [], 0
+    for report in reports:
+        spelled = len(report.model_dump_json())
+        if size + spelled > MOST_BYTES:
+            report = report.model_copy(update={"identity": None, "reason": ""})
+            spelled = len(report.model_dump_json())
+        if size + spelled > MOST_BYTES:
+            break
+        kept.append(report)
+        size += spelled
+    return tuple(kept)
 
 
 def _within_limits(statuses: list[JobStatus]) -> tuple[JobStatus, ...]:

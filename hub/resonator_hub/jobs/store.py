@@ -77,6 +77,12 @@ class Jobs:
             raise KeyError(job)
         return found
 
+    def with_model(self, digest: str) -> tuple[JobId, ...]:
+        """Return the jobs whose model (or bundle to be measured) has this digest."""
+        with self._database.transaction() as connection:
+            found = connection.execute(select(JOBS.c.job).where(JOBS.c.model == digest).order_by(JOBS.c.job))
+            return tuple(JobId(job) for job in found.scalars())
+
     @staticmethod
     def insert(connection: Connection, job: Job) -> None:
         """Write a new job into a transaction, beside the event that says so."""

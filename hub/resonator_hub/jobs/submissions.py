@@ -19,6 +19,7 @@ from resonator.messages import BenchRequest, BlobRef, JobAccepted, JobSubmit, Me
 from resonator_hub.frontends import ModelInvalid
 from resonator_hub.inbox import Inbox
 from resonator_hub.jobs.requests import Desk, rejected
+from resonator_hub.jobs.rights import who
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.scheduler import Scheduler
@@ -56,8 +57,8 @@ class Submissions:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks = Tasks()
         self._accepting = asyncio.Lock()
-        desk.serve(JobSubmit, self._on_submit, acts=True)
-        desk.serve(BenchRequest, self._on_bench, acts=True)
+        desk.serve(JobSubmit, self._on_submit)
+        desk.serve(BenchRequest, self._on_bench)
 
     async def close(self) -> None:
         """Stop; whoever was not answered will ask again."""
@@ -85,10 +86,10 @@ class Submissions:
 
     async def _consider(self, received: Received, job: Job, ref: BlobRef, check: Check) -> None:
         async with self._turns:
-            answer = await self._decide(job, ref, check)
+            answer = await self._decide(received, job, ref, check)
         self._desk.answer(received, answer)
 
-    async def _decide(self, job: Job, ref: BlobRef, check: Check) -> Message:
+    async def _decide(self, received: Received, job: Job, ref: BlobRef, check: Check) -> Message:
         if (answer := self._known(job)) is not None:
             return answer
         try:
@@ -105,7 +106,7 @@ class Submissions:
         except ResonatorError as error:
             return rejected(FailureKind.STAGE_FAILED, str(error))
         async with self._accepting:  # the same job may have been looked at twice meanwhile
-            return self._known(job) or await self._accept(job)
+            return self._known(job) or await self._accept(received, job)
 
     def _known(self, job: Job) -> Message | None:
         """Return the answer to a job whose id was taken before; None for a new one."""
@@ -117,11 +118,11 @@ class Submissions:
         detail = f"job {job.job!r} exists already with another model or description; choose another id"
         return rejected(FailureKind.JOB_INVALID, detail)
 
-    async def _accept(self, job: Job) -> Message:
+    async def _accept(self, received: Received, job: Job) -> Message:
         objection = self._scheduler.objection(job.order)
         if objection is not None:
             return rejected(objection.kind, objection.detail)
-        submitted = JobSubmitted(self._inbox.now(), job.job, job.order, f"{job.site}/{job.client}")
+        submitted = JobSubmitted(self._inbox.now(), job.job, job.order, *who(received))
         await self._inbox.post(submitted, lambda connection: self._jobs.insert(connection, job))
         log.info("job accepted", job=job.job, client=job.client)
         return JobAccepted(job=job.job)

@@ -17,27 +17,35 @@ class Expected:
     """How many results of a kernel in a window are still to come, and those that came, by message id.
 
     The future of a result ends when it is journalled. A kernel may be asked for twice in one window: its
-    first measurement was disturbed.
+    first measurement was disturbed; `command` is the last time.
     """
 
+    command: Profile
     missing: int = 0
     came: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
 
 class Asked:
-    """Every kernel ever pushed for a job that goes on."""
+    """Every kernel ever pushed for a job that goes on: by device and name, then by window."""
 
     def __init__(self) -> None:
-        self._pushed: dict[JobId, dict[Key, Expected]] = {}
+        self._pushed: dict[JobId, dict[tuple[DeviceId, CandidateId], dict[int, Expected]]] = {}
 
     def note(self, command: Profile) -> None:
         """Expect a result, or one more."""
-        key = (command.device, command.epoch, command.candidate)
-        self._pushed.setdefault(command.job, {}).setdefault(key, Expected()).missing += 1
+        windows = self._pushed.setdefault(command.job, {}).setdefault((command.device, command.candidate), {})
+        expected = windows.setdefault(command.epoch, Expected(command))
+        expected.command = command
+        expected.missing += 1
 
-    def find(self, job: JobId, key: Key) -> Expected | None:
-        """Return what is expected; None when nobody asked."""
-        return self._pushed.get(job, {}).get(key)
+    def find(self, job: JobId, key: Key) -> Expected | str:
+        """Return what is expected, or in a few words why nothing is."""
+        device, epoch, candidate = key
+        if (of_job := self._pushed.get(job)) is None:
+            return "of no job here"
+        if (windows := of_job.get((device, candidate))) is None:
+            return "of a kernel not given"
+        return windows.get(epoch, "of another window")
 
     def forget(self, job: JobId) -> None:
         """Expect nothing more for a job that has ended."""

@@ -25,7 +25,7 @@ class Claims:
         self._windows: dict[DeviceId, dict[int, _Window]] = {}
 
     def opened(self, device: DeviceId, epoch: int, at: float) -> None:
-        """Count from here on: nothing is sent into a window, and so nothing measured, before."""
+        """Count from here on, by a clock that nobody sets: nothing is sent into a window before."""
         windows = self._windows.setdefault(device, {})
         windows[epoch] = _Window(at)
         if len(windows) > _REMEMBERED:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from functools import partial
 
 import structlog
 
@@ -15,9 +17,10 @@ from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.messages import KernelPush, KernelResult
 from resonator_hub import inline
 from resonator_hub.door import admit, device_of, to_device
-from resonator_hub.fleet import Acks
+from resonator_hub.fleet import Acks, Registry
 from resonator_hub.inbox import Inbox
 from resonator_hub.jobs.store import Jobs
+from resonator_hub.measure import plausible
 from resonator_hub.measure.asked import Asked
 from resonator_hub.measure.claims import Claims
 from resonator_hub.measure.lane import Lane, Push
@@ -42,6 +45,7 @@ class Measuring:
         blobs: BlobStore,
         catalog: Catalog,
         jobs: Jobs,
+        registry: Registry,
         *,
         repeat_s: float = REPEAT_S,
     ) -> None:
@@ -51,10 +55,12 @@ class Measuring:
         self._blobs = blobs
         self._catalog = catalog
         self._jobs = jobs
+        self._registry = registry
         self._repeat_s = repeat_s
         self._asked = Asked()
         self._claims = Claims()
         self._lanes: dict[DeviceId, Lane] = {}
+        self._pushed: dict[DeviceId, set[str]] = {}
         self._heard: dict[DeviceId, asyncio.Event] = {}
         self._tasks = Tasks()
         admit(peer, KernelResult, ("dev",), self._on_result)
@@ -78,8 +84,10 @@ class Measuring:
         if command.candidate in lane:
             return
         self._asked.note(command)
+        reference = self._reference(command)
+        self._pushed[command.device].update({command.blob, reference} if reference else {command.blob})
         try:
-            size = self._size(command.blob) + self._size(self._reference(command))
+            size = self._size(command.blob) + self._size(reference)
         except BlobMissing as error:
             self._fail(command, FailureKind.BUILD_ERROR, f"the kernel is lost: {error}")
             return
@@ -92,10 +100,15 @@ class Measuring:
 
     def opened(self, device: DeviceId, epoch: int, credit: int) -> None:
         """Begin to push into a window."""
-        self._claims.opened(device, epoch, self._inbox.now())
+        self._claims.opened(device, epoch, time.monotonic())
+        self._pushed[device] = set()
         lane = self._lanes[device] = Lane(epoch, credit)
         heard = self._heard[device] = asyncio.Event()
         self._tasks.start(device, self._repeat(device, lane, heard))
+
+    def pushed(self, device: DeviceId, blob: str) -> bool:
+        """Return whether a blob was pushed to a device in its present window, or else in its last one."""
+        return blob in self._pushed.get(device, ())
 
     def ended(self, device: DeviceId) -> None:
         """Push nothing more into a device's window."""
@@ -163,27 +176,32 @@ class Measuring:
         device, job, candidate = device_of(received), JobId(result.job), CandidateId(result.candidate)
         expected = self._asked.find(job, (device, result.epoch, candidate))
         self._note_progress(device, candidate)
-        if expected is None:
-            self._refuse(received, "unasked", f"nobody asked {device} for {candidate} in {result.epoch}")
+        if isinstance(expected, str):
+            self._refuse(received, expected, f"nobody asked {device} for {candidate} in {result.epoch}")
         elif received.id in expected.came:
             self._acks.send_when(expected.came[received.id], device, received.id)
         elif expected.missing == 0:
-            self._refuse(received, "unasked", f"{candidate} was measured before in window {result.epoch}")
+            self._refuse(received, "measured before", f"{candidate} in window {result.epoch}")
         elif bool(result.latencies) == (result.failure is not None):
             self._refuse(received, "invalid", f"{candidate}: latencies or a failure, one of them")
         else:
-            taken = self._inbox.post(self._judged(_measured(self._inbox.now(), device, result)))
+            event = _measured(self._inbox.now(), device, result)
+            if (objection := self._objection(device, result, expected.command)) is not None:
+                self._peer.refuse("implausible", received.topic, f"{candidate}: {objection}")
+                event = _disbelieved(event, objection)
+            taken = self._inbox.post(event)
             expected.missing -= 1
             expected.came[received.id] = taken
             self._acks.send_when(taken, device, received.id)
 
-    def _judged(self, event: Measured) -> Measured:
-        """Hold a device that claims more time than there was for disturbed: its timings are not used."""
-        objection = self._claims.objection(event.device, event.epoch, event.device_time_s, event.at)
-        if objection is None:
-            return event
-        failure = Failure(kind=FailureKind.DEVICE_DIRTY, detail=objection)
-        return Measured(event.at, event.device, event.epoch, event.job, event.candidate, failure=failure)
+    def _objection(self, device: DeviceId, result: KernelResult, command: Profile) -> str | None:
+        """Return why a result cannot be true, be it a latency or a failure."""
+        objection = None
+        if result.latencies:
+            measure = self._jobs.get(command.job).spec.spec.measure
+            box, arguments = self._registry.identity(device), partial(self._catalog.arguments, command.blob)
+            objection = plausible.objection(result, command, measure, box, arguments)
+        return objection or self._claims.objection(device, result.epoch, result.device_time, time.monotonic())
 
     def _refuse(self, received: Received, why: str, detail: str) -> None:
         """Count a result that changes nothing; acknowledged, so that it does not come again for ever."""
@@ -214,6 +232,12 @@ def _measured(at: float, device: DeviceId, result: KernelResult) -> Measured:
         joules=result.joules,
         conditions=result.conditions,
     )
+
+
+def _disbelieved(event: Measured, objection: str) -> Measured:
+    """Make a failure of the device's of what cannot be true: none of it is used."""
+    failure = Failure(kind=FailureKind.IMPLAUSIBLE, detail=objection)
+    return Measured(event.at, event.device, event.epoch, event.job, event.candidate, failure=failure)
 
 
 def _failure(failure: Failure | None) -> Failure | None:

@@ -39,7 +39,7 @@ class Desk:
     """The state that the parts of the scheduler share.
 
     `given_up` are candidates whose batch has yet to hear of it, `ignored` counts late and repeated events by
-    reason, `running` are the jobs that have started, in that order.
+    reason, `running` are the jobs that have started, in that order, `delivered` those that made a bundle.
     """
 
     policy: Policy
@@ -54,6 +54,7 @@ class Desk:
     jobs: dict[JobId, Job] = field(default_factory=dict)
     running: dict[JobId, Job] = field(default_factory=dict)
     ended: Ended = field(default_factory=Ended)
+    delivered: dict[str, tuple[JobId, ...]] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
     given_up: deque[Candidate] = field(default_factory=deque)
     out: list[Command] = field(default_factory=list)

@@ -321,7 +321,7 @@ class BlobFetched:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateIssued:
+class PartyCertified:
     """The authority gave `party`, named as in its certificate, a first certificate or renewed it."""
 
     at: float
@@ -332,7 +332,7 @@ class CertificateIssued:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateRevoked:
+class PartyRevoked:
     """`party` belongs to the fleet no more."""
 
     at: float
@@ -354,13 +354,7 @@ Answer = (
 """What a compute step ends with."""
 
 Deed = (
-    JobSubmitted
-    | JobCanceled
-    | DeviceDrained
-    | DeviceUndrained
-    | BlobFetched
-    | CertificateIssued
-    | CertificateRevoked
+    JobSubmitted | JobCanceled | DeviceDrained | DeviceUndrained | BlobFetched | PartyCertified | PartyRevoked
 )
 """What people do; the last three change nothing here and are kept for those who ask later (`audit`)."""
 

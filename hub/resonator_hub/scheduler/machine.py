@@ -214,6 +214,7 @@ class Scheduler:
                 self._models.compiled(job, step.candidate, event)
             case BundleDelivered():
                 job.delivered = event
+                desk.delivered[event.bundle] = (*desk.delivered.get(event.bundle, ()), job.id)
                 desk.move_job(job, BundleDelivered)
             case StageFailed():
                 self._stage_failed(job, event)
@@ -352,6 +353,10 @@ class Scheduler:
         if job in self._desk.ended:
             return self._desk.ended[job]
         return job_status(self._desk, self._desk.jobs[job])
+
+    def delivered(self, bundle: str) -> tuple[JobId, ...]:
+        """Return the jobs that have delivered a bundle, by its digest; mostly it is one."""
+        return self._desk.delivered.get(bundle, ())
 
     def statuses(self, limit: int = 100) -> list[JobStatus]:
         """Return the status of up to `limit` jobs: those that have not ended first, each newest first."""
