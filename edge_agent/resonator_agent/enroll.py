@@ -81,7 +81,7 @@ def enrol_patiently(folder: Path, invited: Invitation, party: Party, host: str, 
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read HOST[:PORT], an IPv6 address in brackets, or the broker's URL for its machine; raises InputInvalid."""
+    """Read HOST[:PORT], an IPv6 address in brackets; a URL is a broker's. Raises InputInvalid."""
     if "://" in text:
         return parse_broker_url(text).host, enrolment.PORT
     host, colon, port = text.rpartition(":") if text.rpartition("]")[2] else (text, "", "")
