@@ -72,6 +72,11 @@ def test_a_device_at_full_speed_and_an_outbox_that_comes_again_pass(gate: Gate, 
     assert not gate.refused
 
 
+def test_every_channel_from_below_has_an_allowance() -> None:
+    below = {("dev", channel) for channel in topics.DEVICE_UP}
+    assert set(ALLOWANCES) == below | {("client", channel) for channel in topics.CLIENT_UP}
+
+
 def test_what_comes_from_above_and_other_peoples_topics_always_pass(gate: Gate) -> None:
     for topic in (topics.device_dn("lab", "box", "kernel"), topics.job_status("lab", "job"), "a/b/c", ""):
         assert admitted(gate, topic, 5000) == 5000

@@ -43,6 +43,7 @@ ALLOWANCES = {
     ("dev", "result"): Allowance(200, 2000),  # 12,000 kernels a minute, and an outbox that comes again
     ("dev", "telemetry"): Allowance(5, 100),
     ("dev", "blob"): Allowance(300, 1000),
+    ("dev", "trust"): Allowance(1, 50),
     ("client", "request"): Allowance(50, 500),
     ("client", "blob"): Allowance(1000, 2000),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resonator.bus.connection import UNDER_WAY
 from resonator.bus.port import MAX_PACKET_BYTES
-from resonator.bus.topics import ROOT
+from resonator.bus.topics import CLIENT_UP, DEVICE_UP, ROOT
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY, REVOCATIONS
 
 CONFIG, RULES, DATA, PID = "mosquitto.conf", "acl", "data", "mosquitto.pid"
@@ -55,11 +55,12 @@ set_tcp_nodelay true
 def rules(hubs: Sequence[str], overseers: Sequence[str]) -> str:
     """Return the text of the access list: what everybody may, and what `hubs` and `overseers` may besides.
 
-    A device or user writes below its own `up` and reads below its own `dn`; `%u` is its name, such as
-    lab/dev/box. What is not allowed is forbidden.
+    A device or user writes to the channels of its own `up` and reads below its own `dn`; `%u` is its name, such
+    as lab/dev/box. What is not allowed is forbidden: nobody fills the broker with topics of his own invention.
     """
+    channels = dict.fromkeys((*DEVICE_UP, *CLIENT_UP))
     everybody = [
-        ("pattern write", f"{ROOT}/%u/up/#"),
+        *(("pattern write", f"{ROOT}/%u/up/{channel}") for channel in channels),
         ("pattern read", f"{ROOT}/%u/up/state"),  # to notice another that bears the same name
         ("pattern read", f"{ROOT}/%u/dn/#"),
         ("pattern read", f"{ROOT}/+/hub/+/state"),

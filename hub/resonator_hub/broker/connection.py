@@ -21,6 +21,8 @@ _log = structlog.get_logger(__name__)
 HANDSHAKE_S = 10.0
 LINGER_S = 2.0
 SEND_BUFFER_BYTES = 1024 * 1024
+PUBLISH_RATE, PUBLISH_BURST = 2000.0, 5000.0
+"""How many messages a second one client is listened to for long, and how many it may be ahead."""
 _NO_LIMIT = 1 << 32
 
 
@@ -45,6 +47,8 @@ class Connection(asyncio.Protocol):
         self._keep_alive_s = 0
         self._last_heard = 0.0
         self._loop = asyncio.get_running_loop()
+        self._ahead = 0.0
+        self._ahead_at = self._loop.time()
 
     # --- what asyncio calls ---------------------------------------------------------------------------
 
@@ -67,6 +71,21 @@ class Connection(asyncio.Protocol):
                     return
         except ProtocolViolation as violation:
             self._refuse(violation)
+        else:
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Read nothing for a while from a client that is far ahead: it shares this process with the hub."""
+        now = self._loop.time()
+        self._ahead = max(0.0, self._ahead - (now - self._ahead_at) * PUBLISH_RATE)
+        self._ahead_at = now
+        if self._ahead > PUBLISH_BURST and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_later((self._ahead - PUBLISH_BURST) / PUBLISH_RATE, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._closing:
+            self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
@@ -220,6 +239,7 @@ class Connection(asyncio.Protocol):
             )
         if packet.packet_id == 0:
             raise _broken("PUBLISH with packet id 0")
+        self._ahead += 1
         found = self._broker.publish(Message.of(packet), session)
         if packet.packet_id is not None:
             reason = (
