@@ -79,7 +79,12 @@ def ignores_interrupts() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def announce(path: str) -> None:
-    with open(path, "w") as fifo:
+def folder() -> str:
+    """Return where this worker may write; a pipe there is the way out that it has."""
+    return os.getcwd()
+
+
+def announce() -> None:
+    with open("started", "w") as fifo:
         fifo.write(str(os.getpid()))
     spin()

@@ -1,4 +1,4 @@
-"""What a worker gives away before its first call: it reads models of strangers, by millions of lines of C++."""
+"""What a worker gives away before its first call: it reads models of strangers, in C++."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from resonator import sandbox
 
 MAX_FILES = 256
 MAX_PROCESSES = 16384
@@ -37,7 +39,7 @@ def confine(
     _limit(resource.RLIMIT_NPROC, MAX_PROCESSES)
     os.chdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    return ()
+    return sandbox.enter(folder, readable, programs)
 
 
 def allow_processor_time(seconds: float) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -22,7 +23,6 @@ from importlib import import_module
 from pathlib import Path
 
 from resonator_hub import calls, channel, confinement
-from resonator_hub.build import link
 
 READY = b"r"
 FORK = struct.Struct("!Q")
@@ -33,13 +33,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Terms:
     """On what terms workers work.
 
-    `load` is the function that loads what stages need, `packages` have the stages, `folder` is where each
-    worker has a folder of its own. `cpu_s` is the processor time of one call.
+    `load` is the function that loads what stages need, `packages` have the stages, `programs` is what these
+    may start, `folder` is where each worker has a folder of its own. `cpu_s` is the processor time of a call.
     """
 
     folder: str
     load: str
     packages: Sequence[str]
+    programs: Sequence[str]
     path: Sequence[str]
     cores: Sequence[int]
     memory_bytes: int
@@ -71,6 +72,7 @@ def main() -> None:
             os.close(descriptors[0])
     finally:
         _end_all()
+        shutil.rmtree(terms.folder, ignore_errors=True)
 
 
 def _sources(packages: Sequence[str]) -> list[Path]:
@@ -84,7 +86,7 @@ def _work(hub: socket.socket, folder: Path, readable: Sequence[Path], terms: Ter
     """Be a worker: run one call after the other until the hub hangs up. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the stages wait for their linker
-        layers = confinement.confine(folder, readable, link.programs(), terms.memory_bytes)
+        layers = confinement.confine(folder, readable, list(map(Path, terms.programs)), terms.memory_bytes)
         channel.send(hub, [os.getpid(), layers])
         with contextlib.suppress(EOFError):
             while True:

@@ -23,8 +23,10 @@ from typing import Any, TypeVar
 
 import structlog
 
+from resonator import sandbox
 from resonator.errors import ResonatorError
 from resonator_hub import calls, channel, nursery
+from resonator_hub.build import link
 
 T = TypeVar("T")
 
@@ -125,7 +127,8 @@ class WarmPool(Executor):
 
     `cores` are the CPU cores that all of them may use, None for any. A worker that holds more than
     `memory_bytes` of private memory gets no more, which ends its call, and so does `cpu_s` of processor time.
-    They run functions of `packages` alone; `load`, one of the hub's, is what they have been through before.
+    They run functions of `packages` alone, and start `programs`, linkers where these are not given; `load`,
+    one of the hub's functions, is what they have been through before.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class WarmPool(Executor):
         memory_bytes: int = MEMORY_BYTES,
         cpu_s: float = CPU_S,
         packages: Sequence[str] = calls.OURS,
+        programs: Sequence[Path] | None = None,
         load: str = LOAD,
     ) -> None:
         self.slots = slots
@@ -152,6 +156,7 @@ class WarmPool(Executor):
             folder=self._folder.name,
             load=load,
             packages=tuple(packages),
+            programs=[str(program) for program in (link.programs() if programs is None else programs)],
             path=sys.path,
             cores=sorted(cores) if cores else [],
             memory_bytes=memory_bytes,
@@ -263,7 +268,7 @@ class WarmPool(Executor):
             folder.mkdir(mode=0o700)
             socket.send_fds(self._control, [nursery.FORK.pack(number)], [theirs.fileno()])
         worker = _Worker(ours, folder, self._memory_bytes)
-        missing = set[str]().difference(worker.layers)
+        missing = {sandbox.LANDLOCK, sandbox.SECCOMP}.difference(worker.layers)
         if missing and not self._told_of:
             self._told_of = True
             log.warning(

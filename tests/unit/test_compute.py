@@ -20,15 +20,33 @@ from resonator_hub.frontends import ModelInvalid
 from resonator_hub.meter import metered
 
 TIMEOUT_S = 60.0
+PACKAGES = ("resonator_hub", "compute_calls")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def compute() -> AsyncIterator[Compute]:
     first_core = min(os.sched_getaffinity(0))
-    pool = Compute(WarmPool(2, cores=[first_core], packages=("resonator_hub", "compute_calls")), slots=2)
-    await pool.start()
-    yield pool
-    await pool.close()
+    pool = WarmPool(2, cores=[first_core], packages=PACKAGES, programs=[Path(sys.executable)])
+    compute = Compute(pool, slots=2)
+    await compute.start()
+    yield compute
+    await compute.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def single() -> AsyncIterator[Compute]:
+    compute = Compute(WarmPool(1, packages=PACKAGES), slots=1)
+    await compute.start()
+    yield compute
+    await compute.close()
+
+
+async def started(compute: Compute) -> tuple[int, asyncio.Future[None]]:
+    """Have a call under way that never ends; return its process."""
+    fifo = Path(await compute.run(calls.folder, timeout_s=TIMEOUT_S), "started")
+    os.mkfifo(fifo)
+    call = asyncio.ensure_future(compute.run(calls.announce, timeout_s=TIMEOUT_S))
+    return int(await asyncio.wait_for(asyncio.to_thread(fifo.read_text), TIMEOUT_S)), call
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -93,16 +111,13 @@ async def test_a_call_that_wants_too_much_memory_fails_alone(compute: Compute) -
     assert await compute.run(calls.add, 3, 3, timeout_s=TIMEOUT_S) == 6
 
 
-async def test_a_cancelled_call_gives_its_slot_back(compute: Compute, tmp_path: Path) -> None:
-    fifo = tmp_path / "started"
-    os.mkfifo(fifo)
-    call = asyncio.ensure_future(compute.run(calls.announce, str(fifo), timeout_s=TIMEOUT_S))
-    pid = int(await asyncio.to_thread(fifo.read_text))
+async def test_a_cancelled_call_gives_its_slot_back(single: Compute) -> None:
+    pid, call = await started(single)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert await asyncio.to_thread(_ends, pid)
-    assert await compute.run(calls.add, 4, 4, timeout_s=TIMEOUT_S) == 8
+    assert await single.run(calls.add, 4, 4, timeout_s=TIMEOUT_S) == 8
 
 
 async def test_any_executor_will_do() -> None:
@@ -112,20 +127,21 @@ async def test_any_executor_will_do() -> None:
     await compute.close()
 
 
-async def test_workers_die_with_the_hub_however_it_dies(tmp_path: Path) -> None:
-    fifo = tmp_path / "started"
-    os.mkfifo(fifo)
+async def test_workers_die_with_the_hub_however_it_dies() -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "import compute_calls as calls\n"
         "from resonator_hub.pool import WarmPool\n"
         "pool = WarmPool(1, packages=['compute_calls']); pool.wait_until_warm()\n"
-        "pool.submit(calls.announce, sys.argv[2]).result()\n"
+        "fifo = pool.submit(calls.folder).result() + '/started'; os.mkfifo(fifo); print(fifo, flush=True)\n"
+        "pool.submit(calls.announce).result()\n"
     )
-    hub = subprocess.Popen([sys.executable, "-c", script, os.path.dirname(calls.__file__), str(fifo)])
-    pid = int(await asyncio.to_thread(fifo.read_text))
-    hub.kill()
-    hub.wait()
+    command = [sys.executable, "-c", script, os.path.dirname(calls.__file__)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hub:
+        assert hub.stdout is not None
+        fifo = Path(await asyncio.to_thread(hub.stdout.readline))
+        pid = int(await asyncio.to_thread(Path(str(fifo).strip()).read_text))
+        hub.kill()
     assert await asyncio.to_thread(_ends, pid)
 
 
