@@ -29,6 +29,8 @@ MAX_SPEC_BYTES = 64 * 1024
 _SHORT = reprlib.Repr()
 """Shows a value without walking all of it: aliases make a few bytes of YAML a tree of any size."""
 _SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
+MAX_SENTENCE = 900
 
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
 Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
@@ -182,16 +184,16 @@ def explain(error: ValidationError, *, most: int = 5) -> str:
     lines = [_explain_one(item) for item in error.errors(include_url=False)[:most]]
     if error.error_count() > most:
         lines.append(f"and {error.error_count() - most} more")
-    return "; ".join(lines)
+    return _clipped("; ".join(lines), MAX_SENTENCE)
 
 
 def _explain_one(item: Any) -> str:
-    field = ".".join(str(part) for part in _field_path(item["loc"])) or "the whole"
+    field = _clipped(".".join(map(_part, _field_path(item["loc"]))), 200) or "the whole"
     message = _RULES.get(item.get("ctx", {}).get("pattern"), item["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] in {"missing", "extra_forbidden"}:
         return f"{field}: {message}"
-    return f"{field}: {message}, not {_shown(item['input'])}"
+    return f"{field}: {message}, not {shown(item['input'])}"
 
 
 def _field_path(loc: Iterable[int | str]) -> Iterable[int | str]:
@@ -199,9 +201,22 @@ def _field_path(loc: Iterable[int | str]) -> Iterable[int | str]:
     return (part for part in loc if not (isinstance(part, str) and "[" in part))
 
 
-def _shown(value: object) -> str:
-    text = _SHORT.repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _part(part: int | str) -> str:
+    """Spell one step to a field; keys of a map are whatever somebody wrote."""
+    return str(part) if isinstance(part, int) or part.replace("-", "_").isidentifier() else shown(part)
+
+
+def shown(value: object) -> str:
+    """Show somebody's value in a sentence: on one line, with nothing that a terminal would act upon."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        text = f"a {type(value).__name__}"
+    return _clipped(text, 80)
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def json_schema() -> dict[str, Any]:

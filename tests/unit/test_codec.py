@@ -135,7 +135,7 @@ def nested(depth: int) -> object:
         (envelope(type="window.close", body={"epoch": 4}, epoch=3), "epoch differs"),
         (envelope(body={"job": nested(20)}), "nested deeper than 16 levels"),
         (b"\x91" * 100_000 + b"\x01", "not msgpack within limits: StackError"),
-        (b"\xdf\xff\xff\xff\xff", "exceeds max_map_len"),
+        (b"\xdf\xff\xff\xff\xff", "promises more than it holds"),
         (b"\xc7\x04\x05abcd", "exceeds max_ext_len"),
         (b"\x82\xa1v\x01\xa1v\x01", "a key occurs twice"),
         (bytes(MAX_MESSAGE + 1), f"beyond the limit of {MAX_MESSAGE}"),

@@ -12,19 +12,18 @@ from typing import Annotated, Any, Protocol
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from resonator.bus import nesting
 from resonator.errors import MessageInvalid
-from resonator.jobspec import explain
+from resonator.jobspec import explain, shown
 from resonator.messages import MAX_MESSAGE, TYPES, VERSION, Count, Identifier, Message
 from resonator.trust.party import Party
 
 MAX_DEPTH = 16
-_LIMITS = {
-    "max_str_len": 64 * 1024,
-    "max_bin_len": MAX_MESSAGE,
-    "max_array_len": 100_000,
-    "max_map_len": 10_000,
-    "max_ext_len": 0,
-}
+_TOO_DEEP = f"the message is nested deeper than {MAX_DEPTH} levels, or promises more than it holds"
+_LIMITS = {"max_str_len": 64 * 1024, "max_bin_len": MAX_MESSAGE, "max_ext_len": 0}
+_CONTAINERS = (dict, list)
+_FEW = {"max_array_len": 128, "max_map_len": 64}
+_MANY = {"max_array_len": 10_000, "max_map_len": 1000}
 
 
 class Envelope(BaseModel):
@@ -120,7 +119,7 @@ def decode(data: bytes, check: Check | None = None) -> Decoded:
         party = check(_pack({**plain, "sig": None, "cert": None}), envelope.cert, envelope.sig)
     kind = TYPES.get(envelope.type)
     if kind is None:
-        raise MessageInvalid(f"unknown message type {envelope.type!r}")
+        raise MessageInvalid(f"unknown message type {shown(envelope.type)}")
     try:
         message = kind.model_validate(envelope.body)
     except ValidationError as error:
@@ -139,9 +138,7 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_MESSAGE:
         raise MessageInvalid(f"a message of {len(data)} bytes is beyond the limit of {MAX_MESSAGE}")
     try:
-        plain = msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS)
-    except RecursionError as error:
-        raise MessageInvalid("the message is nested too deeply") from error
+        plain = _parsed(data)
     except (ValueError, msgpack.UnpackException) as error:
         raise MessageInvalid(
             f"the message is not msgpack within limits: {str(error) or type(error).__name__}"
@@ -152,9 +149,21 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     return plain
 
 
+def _parsed(data: bytes) -> Any:
+    """Parse with little room for what containers promise; with more only after a look at all of them."""
+    try:
+        return msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS, **_FEW)
+    except ValueError as error:
+        if "exceeds max_" not in str(error):
+            raise
+    if nesting.too_deep(data, MAX_DEPTH):
+        raise MessageInvalid(_TOO_DEEP)
+    return msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS, **_MANY)
+
+
 def _envelope(plain: dict[str, Any]) -> Envelope:
     if plain.get("v") != VERSION:
-        raise MessageInvalid(f"schema version {str(plain.get('v'))[:40]} is not spoken here, only {VERSION}")
+        raise MessageInvalid(f"schema version {shown(plain.get('v'))} is not spoken here, only {VERSION}")
     try:
         return Envelope.model_validate(plain)
     except ValidationError as error:
@@ -165,22 +174,21 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key occurs twice in one map")
+    try:
+        "".join(result)  # bytes are keys too, and would be taken for the string of the same letters
+    except TypeError:
+        raise ValueError("a key is no string") from None
     return result
 
 
-def _check_depth(value: object) -> None:
-    level: list[object] = [value]
+def _check_depth(value: dict[Any, Any]) -> None:
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item)]
+        items = (item.values() if type(item) is dict else item for item in level)
+        level = [child for children in items for child in children if type(child) in _CONTAINERS]
         if not level:
             return
-    raise MessageInvalid(f"the message is nested deeper than {MAX_DEPTH} levels")
-
-
-def _children(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+    raise MessageInvalid(_TOO_DEEP)
 
 
 def _plain(value: object) -> object:

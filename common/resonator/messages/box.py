@@ -32,7 +32,9 @@ class Identity(Part):
         tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=512)
     ] = ()
     cores: Annotated[int, Field(gt=0, le=4096)]
-    cores_used: Annotated[tuple[int, ...], Field(min_length=1, max_length=4096)]
+    cores_used: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=4095)], ...], Field(min_length=1, max_length=4096)
+    ]
     memory: Count
     gpus: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     tvm_version: Annotated[str, StringConstraints(max_length=64)]
