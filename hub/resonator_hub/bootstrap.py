@@ -63,7 +63,8 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         if authority is not None and identity.seal is not None and tls is not None:
             port = await stack.enter_async_context(Door(authority).opened(EVERYWHERE, settings.door))
             log.info(f"boxes are enrolled at port {port}")
-            custody = Custody(authority, identity.seal, tls, partial(bus.reconnect, "a new certificate"))
+            reconnect = partial(bus.reconnect, "a new certificate")
+            custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
         await _serve(hub, compute, stop)
 

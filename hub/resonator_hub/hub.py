@@ -17,6 +17,7 @@ from resonator.jobspec import TuningJob
 from resonator.messages import HubState
 from resonator.trust.seal import Seal
 from resonator_hub.authority.access import Access
+from resonator_hub.authority.chronicle import Chronicle
 from resonator_hub.authority.renewals import Renewals
 from resonator_hub.database import Database
 from resonator_hub.fleet import Acks, Presence, Registry, Windows
@@ -107,7 +108,8 @@ class Hub:
         self._windows = Windows(
             peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
         )
-        Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
+        presence = Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
+        self.chronicle = Chronicle(journal, inbox, presence.put_out)
         self._renewals = None if identity.seal is None else Renewals(peer, identity.seal, authority)
         rights = BlobRights(inbox, blobs, jobs, self._measuring.pushed, scheduler.delivered)
         serving = Serving(peer, blobs, rights)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import TypeVar
 
 from sqlalchemy import func, insert, select
 
@@ -14,6 +15,7 @@ from resonator_hub.tables import EVENTS
 JOURNAL = "hub.db"
 """What the journal is called in a state directory."""
 _PAGE = 1000
+E = TypeVar("E", bound=Event)
 
 
 class JournalUnreadable(ResonatorError):
@@ -45,12 +47,22 @@ class Journal:
         assert seq is not None
         return int(seq[0])
 
-    def events(self) -> Iterator[Event]:
-        """Yield every event in order; raises JournalUnreadable."""
+    def events(self, kinds: Collection[type[Event]] = ()) -> Iterator[Event]:
+        """Yield every event in order, or those of some kinds alone; raises JournalUnreadable."""
         last = 0
-        while rows := self._page(last):
+        while rows := self._page(last, [kind.__name__ for kind in kinds]):
             yield from (_read(*row) for row in rows)
             last = rows[-1][0]
+
+    def of(self, kind: type[E]) -> Iterator[E]:
+        """Yield the events of a kind in order; raises JournalUnreadable."""
+        query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).where(EVENTS.c.name == kind.__name__)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(EVENTS.c.seq)).all()
+        for row in rows:
+            event = _read(row.seq, row.name, row.body)
+            assert isinstance(event, kind)
+            yield event
 
     def length(self) -> int:
         """Return the sequence number of the latest event; 0 when there is none."""
@@ -62,8 +74,10 @@ class Journal:
         with self._database.transaction() as connection:
             return float(connection.execute(select(func.max(EVENTS.c.at))).scalar() or 0.0)
 
-    def _page(self, after: int) -> list[tuple[int, str, str]]:
+    def _page(self, after: int, names: list[str]) -> list[tuple[int, str, str]]:
         query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).where(EVENTS.c.seq > after)
+        if names:
+            query = query.where(EVENTS.c.name.in_(names))
         with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(EVENTS.c.seq).limit(_PAGE))
             return [(int(row.seq), str(row.name), str(row.body)) for row in rows]

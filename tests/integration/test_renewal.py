@@ -27,6 +27,7 @@ from resonator.trust.seal import Seal, SignatureInvalid
 from resonator_agent.renewal import Renewal
 from resonator_hub.authority.access import Access
 from resonator_hub.authority.custody import Custody, own_identity
+from resonator_hub.authority.register import Register
 from resonator_hub.authority.renewals import MOST_VALID, Renewals
 
 PATIENCE_S = 20.0
@@ -198,9 +199,13 @@ async def test_trust_a_hub_that_keeps_the_authority_renews_its_own_certificate(f
         authority.renew_in(folder, own, SHORT)
     seal.renew()
     done = asyncio.Event()
-    custody = asyncio.create_task(Custody(access, seal, seal.credentials.context(), done.set).run())
+    seen: list[Register] = []
+    custody = Custody(access, seal, seal.credentials.context(), done.set, seen.append)
+    keeping = asyncio.create_task(custody.run())
     await asyncio.wait_for(done.wait(), PATIENCE_S)
-    custody.cancel()
+    await asyncio.wait_for(until(lambda: bool(seen)), PATIENCE_S)
+    keeping.cancel()
+    assert [entry.party for entry in seen[0]].count(own) == 3
     assert seal.credentials.valid_until - datetime.now(timezone.utc) > timedelta(days=80)
     assert seal.revocations.number > 0
 

@@ -15,6 +15,8 @@ from resonator.trust import Credentials, Party
 from resonator.trust.credentials import CERTIFICATE, REVOCATIONS
 from resonator.trust.seal import Seal
 from resonator_hub.authority.access import Access
+from resonator_hub.authority.authority import REGISTER
+from resonator_hub.authority.register import Register
 
 log = structlog.get_logger(__name__)
 
@@ -47,32 +49,40 @@ def keep_lists_fresh(authority: Access) -> None:
 class Custody:
     """Looks after an authority on a hub, which itself speaks with `seal` and over `tls`.
 
-    `renewed` is called when the hub has a new certificate, so that it connects with it.
+    `renewed` is called when the hub has a new certificate, so that it connects with it, `changed` with the
+    register at first and whenever that has changed.
     """
 
     def __init__(
-        self, authority: Access, seal: Seal, tls: ssl.SSLContext, renewed: Callable[[], None]
+        self,
+        authority: Access,
+        seal: Seal,
+        tls: ssl.SSLContext,
+        renewed: Callable[[], None],
+        changed: Callable[[Register], None],
     ) -> None:
         self._authority = authority
         self._seal = seal
         self._tls = tls
         self._renewed = renewed
+        self._changed = changed
         self._known: int | None = None
 
     async def run(self) -> None:
         """Look after it until cancelled."""
         while True:
             try:
-                if await asyncio.to_thread(self._look):
+                if await asyncio.to_thread(self._renew):
                     self._take_up()
+                if (register := await asyncio.to_thread(self._news)) is not None:
+                    self._changed(register)
             except (OSError, ResonatorError) as error:
                 log.error("the authority cannot be looked after", reason=str(error))
             await asyncio.sleep(LOOK_S)
 
-    def _look(self) -> bool:
-        """Do what is due; return whether the hub has a new certificate."""
+    def _renew(self) -> bool:
+        """Write what is due; return whether the hub has a new certificate."""
         keep_lists_fresh(self._authority)
-        self._learn()
         own = self._seal.credentials
         due = own.renew_at <= datetime.now(timezone.utc)
         if due:
@@ -87,9 +97,13 @@ class Custody:
         self._renewed()
         log.info("the hub has a new certificate", until=f"{self._seal.credentials.valid_until:%Y-%m-%d}")
 
-    def _learn(self) -> None:
+    def _news(self) -> Register | None:
+        """Return the register, and know who was revoked, if something has changed."""
         revocations = self._authority.folder / REVOCATIONS
-        changed = revocations.stat().st_mtime_ns
-        if changed != self._known and self._seal.learn(revocations.read_bytes()):
+        written = revocations.stat().st_mtime_ns
+        if written == self._known:
+            return None
+        self._known = written
+        if self._seal.learn(revocations.read_bytes()):
             log.info("revoked certificates are known", number=len(self._seal.revocations.serials))
-        self._known = changed
+        return Register.read(self._authority.folder / REGISTER)

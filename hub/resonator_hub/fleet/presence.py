@@ -73,6 +73,11 @@ class Presence:
             self._registry.keep(device, state.identity)
             self._here(device, state, state.identity)
 
+    def put_out(self, device: DeviceId) -> None:
+        """Hold a device for gone: it is heard no more."""
+        if (present := self._devices.get(device)) is not None:
+            self._gone(device, present.session)
+
     def _gone(self, device: DeviceId, session: int) -> None:
         present = self._devices.get(device)
         news = device in self._registry if present is None else present.seen is not None

@@ -322,23 +322,21 @@ class BlobFetched:
 
 @dataclass(frozen=True, slots=True)
 class PartyCertified:
-    """The authority gave `party`, named as in its certificate, a first certificate or renewed it."""
+    """The authority gave `party`, named as in its certificate, the certificate of a serial number."""
 
     at: float
     party: str
-    renewed: bool = False
-    by: str = ""
-    role: str = ""
+    serial: str
 
 
 @dataclass(frozen=True, slots=True)
 class PartyRevoked:
-    """`party` belongs to the fleet no more."""
+    """A certificate of `party` is valid no more; `by` is the account that said so where the authority is."""
 
     at: float
     party: str
+    serial: str
     by: str = ""
-    role: str = ""
 
 
 Answer = (
