@@ -288,6 +288,7 @@ class Agent:
             staged=len(self._machine.stage),
             outbox=len(self._post),
             busy=min(busy, 1.0),
+            refused=self._peer.refused.total() + self._machine.refusals.total(),
             conditions=self._profiler.probe.read(),
         )
 

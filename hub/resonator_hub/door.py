@@ -15,6 +15,8 @@ from resonator.messages import Message
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
+FRESH_S = 600.0
+"""How far apart the clocks of hub and client may be; a request is forgotten no sooner."""
 
 
 def admit(
@@ -42,6 +44,21 @@ def admit(
             log.exception("a message could not be handled", type=kind.wire, topic=received.topic)
 
     peer.on(kind, checked)
+
+
+def staleness(received: Received, now: float) -> str | None:
+    """Say why a signed request is too old to act upon, or None: somebody may have kept it to say it again.
+
+    `now` is the wall clock's. What is not signed proves nothing anyhow.
+    """
+    if received.party is None:
+        return None
+    if received.at is None:
+        return "the request does not say when it was made"
+    if abs(now - received.at) <= FRESH_S:
+        return None
+    apart = f"{abs(now - received.at) / 60:.0f} minutes {'old' if received.at < now else 'ahead of time'}"
+    return f"the request is {apart} by the hub's clock: set the clocks of both machines"
 
 
 def device_of(received: Received) -> DeviceId:

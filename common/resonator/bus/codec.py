@@ -30,7 +30,8 @@ class Envelope(BaseModel):
     """What surrounds every body: who says it (`src`), its unique `id`, and what it answers (`corr`).
 
     `seq` counts the messages of one source since its start; `reply_to` is the topic that answers go to;
-    `sig` is the signature over topic and envelope, both of these fields null, by the key of `cert` (DER).
+    `at` is when it was said by the sender's clock, in seconds since the epoch; `sig` is the signature over
+    topic and envelope, `sig` and `cert` null, by the key of `cert` (DER).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class Envelope(BaseModel):
     reply_to: Annotated[str, StringConstraints(max_length=512)] | None = None
     corr: Identifier | None = None
     epoch: Count = 0
+    at: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     body: dict[str, Any] = Field(default_factory=dict)
     sig: Annotated[bytes, Field(max_length=256)] | None = None
     cert: Annotated[bytes, Field(max_length=2048)] | None = None
@@ -72,6 +74,7 @@ class Decoded:
     reply_to: str | None = None
     corr: str | None = None
     party: Party | None = None
+    at: float | None = None
 
 
 def encode(
@@ -82,6 +85,7 @@ def encode(
     seq: int = 0,
     reply_to: str | None = None,
     corr: str | None = None,
+    at: float | None = None,
     topic: str = "",
     seal: Seals | None = None,
 ) -> bytes:
@@ -95,6 +99,7 @@ def encode(
         "reply_to": reply_to,
         "corr": corr,
         "epoch": getattr(message, "epoch", 0),
+        "at": at,
         "body": message.model_dump(mode="python", exclude_defaults=True, by_alias=True),
         "sig": None,
         "cert": None,
@@ -126,7 +131,9 @@ def decode(data: bytes, check: Check | None = None) -> Decoded:
         raise MessageInvalid(f"{envelope.type}: {explain(error)}") from error
     if getattr(message, "epoch", 0) != envelope.epoch:
         raise MessageInvalid(f"{envelope.type}: the envelope's epoch differs from the body's")
-    return Decoded(message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr, party)
+    return Decoded(
+        message, envelope.id, envelope.src, envelope.seq, envelope.reply_to, envelope.corr, party, envelope.at
+    )
 
 
 def _pack(envelope: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
@@ -46,6 +47,8 @@ class Received:
     """Whether this id was heard before: answer again, but do not act twice."""
     party: Party | None = None
     """Who signed it; None where signatures are not asked for."""
+    at: float | None = None
+    """When it was said by its sender's clock, in seconds since the epoch; signed messages tell."""
 
 
 Handler = Callable[[Received], Awaitable[None]]
@@ -107,6 +110,7 @@ class Peer:
             seq=self._seq,
             reply_to=reply_to,
             corr=corr,
+            at=None if self._seal is None else time.time(),
             topic=topic,
             seal=self._seal,
         )
@@ -204,6 +208,7 @@ class Peer:
             delivery.retained,
             repeated,
             decoded.party,
+            decoded.at,
         )
 
     def _note(self, topic: str, message_id: str) -> bool:

@@ -164,6 +164,7 @@ def _device_rows(report: DeviceReport) -> list[tuple[str, str]]:
         ("now", report.doing),
         ("measured", f"{report.measured} in {duration(report.busy_s)}"),
         ("window epoch", str(report.epoch)),
+        ("refused", f"{report.refused} messages" if report.refused else ""),
     ]
     return rows + (_identity_rows(report.identity) if report.identity else [])
 

@@ -130,7 +130,10 @@ class KernelResult(Message):
 
 
 class Telemetry(Message):
-    """How the box is, sent every few seconds at QoS 0; `busy` is the share of time spent measuring."""
+    """How the box is, sent every few seconds at QoS 0; `busy` is the share of time spent measuring.
+
+    `refused` counts what the agent has heard since its start and not acted upon: forged, repeated, too late.
+    """
 
     wire: ClassVar[str] = "device.telemetry"
     epoch: Epoch
@@ -138,4 +141,5 @@ class Telemetry(Message):
     staged: Count = 0
     outbox: Count = 0
     busy: Annotated[float, Field(ge=0, le=1.001)] = 0.0
+    refused: Count = 0
     conditions: Conditions = Conditions()

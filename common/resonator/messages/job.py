@@ -217,7 +217,7 @@ class Drain(Part):
 
 
 class DeviceReport(Part):
-    """One device as the hub sees it: presence, health, and what it has done."""
+    """One device as the hub sees it: presence, health, what it has done, how many messages it `refused`."""
 
     device: Identifier
     state: Literal["offline", "unknown", "idle", "reserved", "running"]
@@ -230,6 +230,7 @@ class DeviceReport(Part):
     measured: Count = 0
     busy_s: Seconds = 0.0
     drained: Drain | None = None
+    refused: Count = 0
 
 
 class DeviceList(Message):

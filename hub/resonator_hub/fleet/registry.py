@@ -45,4 +45,6 @@ class Registry:
         telemetry, doing = self._telemetry.get(device), report.doing
         if not doing and telemetry is not None and telemetry.candidate and telemetry.epoch == report.epoch:
             doing = f"measuring {telemetry.candidate}" if report.state == "running" else ""
-        return report.model_copy(update={"identity": self._identities.get(device), "doing": doing})
+        refused = 0 if telemetry is None else telemetry.refused
+        said = {"identity": self._identities.get(device), "doing": doing, "refused": refused}
+        return report.model_copy(update=said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ from resonator.messages import (
     Message,
     Rejected,
 )
-from resonator_hub.door import admit
+from resonator_hub.door import admit, staleness
 from resonator_hub.fleet import Registry
 from resonator_hub.inbox import Inbox
 from resonator_hub.jobs.rights import RIGHTS, forbidden, reach, reaches, who
@@ -64,6 +65,10 @@ class Desk:
             if received.reply_to not in (None, own):
                 detail = f"answers to {address.name} go to {own}, not to {received.reply_to}"
                 self._peer.refuse("reply_to", received.topic, detail)
+                return
+            if (why := staleness(received, time.time())) is not None:
+                self._peer.refuse("stale", received.topic, why)
+                self.answer(received, rejected(FailureKind.FORBIDDEN, why))
                 return
             if reach(received) is None:
                 self.answer(received, Rejected(failure=forbidden(received)))
