@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from resonator.cli import logs
 from resonator.cli.options import Insecure, Json, JsonLog
+from resonator_hub import audit as deeds
 from resonator_hub import replay as journals
 from resonator_hub import settings
 
@@ -93,3 +95,14 @@ def replay(
         journals.print_stories([folded.story(entity) for entity in wanted], as_json=as_json)
     else:
         journals.print_overview(folded, as_json=as_json)
+
+
+def audit(
+    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A hub's state directory or hub.db.")],
+    who: Annotated[str | None, typer.Option(metavar="NAME", help="What one person did, or box.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="2h|2026-11-21", help="From when on.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell who submitted, canceled, fetched, drained, enrolled and revoked what, from a hub's journal."""
+    begin = 0.0 if since is None else deeds.moment(since, time.time())
+    deeds.print_entries(deeds.entries(journal, who=who, since=begin), as_json=as_json)

@@ -19,9 +19,11 @@ from resonator.messages import (
     BlobChunk,
     BlobRef,
     BlobRequest,
+    DeviceDrain,
     DeviceList,
     DeviceQuery,
     DeviceReport,
+    DeviceUndrain,
     HubState,
     JobAccepted,
     JobCancel,
@@ -54,6 +56,8 @@ class TalkingHub:
         self.peer.on(JobQuery, self._tell)
         self.peer.on(JobCancel, self._cancel)
         self.peer.on(DeviceQuery, self._list_devices)
+        for drain in (DeviceDrain, DeviceUndrain):
+            self.peer.on(drain, self._drain)
         self.peer.on(BlobRequest, self._give)
         self.peer.on(BlobChunk, self._keep)
 
@@ -123,6 +127,12 @@ class TalkingHub:
         status = self.statuses[received.message.job].model_copy(update={"state": JobState.CANCELED})
         await self.publish(status)
         await self._answer(received, status)
+
+    async def _drain(self, received: Received) -> None:
+        request = received.message
+        assert isinstance(request, (DeviceDrain, DeviceUndrain))
+        self.asked.append(request)
+        await self._answer(received, DeviceList(devices=self.devices[:1]))
 
     async def _list_devices(self, received: Received) -> None:
         await self._answer(received, DeviceList(devices=self.devices))

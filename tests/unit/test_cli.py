@@ -24,6 +24,7 @@ from resonator.cli.exits import ExitCode, code_of, outcome
 from resonator.cli.live import show
 from resonator.cli.main import main, make_app
 from resonator.cli.output import print_json
+from resonator.cli.pictures import device_picture, devices_table
 from resonator.errors import BusUnreachable, InputInvalid, MessageInvalid, Refused, ResonatorError
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import TuningJob
@@ -32,6 +33,7 @@ from resonator.messages import (
     BlobRef,
     Cost,
     DeviceReport,
+    Drain,
     Identity,
     JobState,
     JobStatus,
@@ -90,6 +92,7 @@ class FakeClient:
         self.submitted: tuple[TuningJob, Path] | None = None
         self.fetched: tuple[str, Path] | None = None
         self.benched: tuple[Path, str | None] | None = None
+        self.drained: Drain | None = None
 
     async def __aenter__(self) -> FakeClient:
         if self.error is not None:
@@ -131,6 +134,14 @@ class FakeClient:
         return (DEVICE,)
 
     async def device(self, name: str) -> DeviceReport:
+        return DEVICE
+
+    async def drain(self, name: str, reason: str) -> DeviceReport:
+        self.drained = Drain(by="lab/client/olga", role="operator", reason=reason)
+        return DEVICE.model_copy(update={"drained": self.drained})
+
+    async def undrain(self, name: str) -> DeviceReport:
+        self.drained = None
         return DEVICE
 
 
@@ -498,6 +509,28 @@ def test_devices_are_listed_and_shown(client: FakeClient) -> None:
     for part in ("Cortex-A78AE", "model=el300", "8 GiB", "nvidia/jetson-orin-nano", "measuring t3/c17"):
         assert part in run("device", "box").stdout
     assert json.loads(run("device", "box", "--json").stdout)["measured"] == 9
+
+
+def test_a_device_is_drained_with_a_reason_and_undrained(client: FakeClient) -> None:
+    said = run("drain", "box", "--reason", "it is moved").stderr
+    assert said == "resonator: local/box gets no more work until `resonator undrain local/box`\n"
+    assert client.drained is not None
+    assert client.drained.reason == "it is moved"
+    assert run("undrain", "box").stderr == "resonator: local/box may have work again\n"
+    assert client.drained is None
+    shown = json.loads(run("drain", "box", "--json").stdout)
+    assert shown["drained"] == {"by": "lab/client/olga", "role": "operator", "reason": ""}
+
+
+@pytest.mark.parametrize(
+    ("role", "words"), [("operator", "drained by olga: why"), ("", "drained by olga (not signed): why")]
+)
+def test_a_drained_device_is_shown_with_who_and_why(role: str, words: str) -> None:
+    report = DEVICE.model_copy(update={"doing": "", "drained": Drain(by="olga", role=role, reason="why")})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(devices_table([report]))
+    console.print(device_picture(report))
+    assert console.export_text().count(words) == 2
 
 
 def test_a_bundle_is_benched(client: FakeClient, tmp_path: Path) -> None:

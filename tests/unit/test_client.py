@@ -24,7 +24,9 @@ from resonator.messages import (
     MAX_INLINE,
     BenchRequest,
     BlobRef,
+    DeviceDrain,
     DeviceReport,
+    DeviceUndrain,
     JobState,
     JobStatus,
     JobSubmit,
@@ -258,6 +260,18 @@ async def test_devices_are_found_by_name_with_or_without_site(client: Client, hu
         await client.device("x")
     with pytest.raises(InputInvalid, match="knows no device 'z'; it knows a/x, b/x, b/y"):
         await client.device("z")
+
+
+async def test_a_device_is_drained_and_undrained_by_whatever_name_the_hub_knows(
+    client: Client, hub: TalkingHub
+) -> None:
+    hub.devices = (DeviceReport(device="local/box", state="idle"),)
+
+    assert (await client.drain("box", "it is moved")).device == "local/box"
+    assert (await client.undrain("local/box")).device == "local/box"
+    assert hub.asked == [DeviceDrain(device="box", reason="it is moved"), DeviceUndrain(device="local/box")]
+    with pytest.raises(InputInvalid, match="the reason has 201 characters; at most 200 are accepted"):
+        await client.drain("box", "x" * 201)
 
 
 async def test_without_a_broker_there_is_one_sentence() -> None:

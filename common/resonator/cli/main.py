@@ -62,6 +62,8 @@ def make_app() -> typer.Typer:
         jobs.fetch,
         devices.devices,
         devices.device,
+        devices.drain,
+        devices.undrain,
         bundles.run,
         bundles.bench,
     ):

@@ -141,9 +141,17 @@ def devices_table(reports: Sequence[DeviceReport]) -> RenderableType:
             identity.cpu_model if identity else "-",
             _labels(identity),
             str(report.measured),
-            report.doing or report.reason,
+            report.doing or drained(report) or report.reason,
         )
     return table if reports else Text("no devices yet; `resonator agent --name NAME` on a box adds it")
+
+
+def drained(report: DeviceReport) -> str:
+    """Say who drained a device and why; nothing when nobody did."""
+    if report.drained is None:
+        return ""
+    why = f": {report.drained.reason}" if report.drained.reason else ""
+    return f"drained by {report.drained.by}{'' if report.drained.role else ' (not signed)'}{why}"
 
 
 def device_picture(report: DeviceReport) -> RenderableType:
@@ -160,6 +168,7 @@ def _device_rows(report: DeviceReport) -> list[tuple[str, str]]:
         ("device", report.device),
         ("state", report.state),
         ("health", f"{report.health} ({report.reason})" if report.reason else report.health),
+        ("drained", drained(report)),
         ("job", report.job or ""),
         ("now", report.doing),
         ("measured", f"{report.measured} in {duration(report.busy_s)}"),

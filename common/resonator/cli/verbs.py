@@ -12,6 +12,7 @@ from resonator.cli.exits import ExitCode, say
 GROUP = "resonator.commands"
 _HELP = {
     "agent": "Offer this box to a hub: measure kernels when asked.",
+    "audit": "Tell who did what, from a hub's journal.",
     "broker": "Configure a Mosquitto that lets only the fleet in.",
     "ca": "Keep a fleet's authority: say who belongs to it.",
     "demo": "Tune a real model on this machine, end to end.",

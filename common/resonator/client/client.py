@@ -26,11 +26,14 @@ from resonator.ids import NAME_RULE, JobId, is_name
 from resonator.jobspec import Measure, TuningJob
 from resonator.messages import (
     MAX_INLINE,
+    MAX_REASON,
     BenchRequest,
     BlobRef,
+    DeviceDrain,
     DeviceList,
     DeviceQuery,
     DeviceReport,
+    DeviceUndrain,
     HubState,
     JobAccepted,
     JobCancel,
@@ -237,6 +240,16 @@ class Client:
         if fitting:
             raise InputInvalid(f"device {name!r} is at several sites ({known}); write SITE/NAME")
         raise InputInvalid(f"the hub knows no device {name!r}; it knows {known}")
+
+    async def drain(self, name: str, reason: str = "") -> DeviceReport:
+        """Keep a device, NAME or SITE/NAME, from getting further windows; `reason` is for those who wait."""
+        if len(reason) > MAX_REASON:
+            raise InputInvalid(f"the reason has {len(reason)} characters; at most {MAX_REASON} are accepted")
+        return (await self._ask(DeviceDrain(device=name[:128], reason=reason), DeviceList)).devices[0]
+
+    async def undrain(self, name: str) -> DeviceReport:
+        """Have a drained device granted again."""
+        return (await self._ask(DeviceUndrain(device=name[:128]), DeviceList)).devices[0]
 
     # --- within -------------------------------------------------------------------------------------------
 

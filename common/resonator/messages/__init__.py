@@ -34,6 +34,7 @@ from resonator.messages.device import (
     WindowRefused,
 )
 from resonator.messages.job import (
+    MAX_REASON,
     Activity,
     BenchRequest,
     Cost,
@@ -73,6 +74,7 @@ __all__ = [
     "MAX_INLINE",
     "MAX_LATENCIES",
     "MAX_MESSAGE",
+    "MAX_REASON",
     "MAX_WATTS",
     "TYPES",
     "VERSION",

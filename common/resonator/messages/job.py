@@ -22,6 +22,9 @@ from resonator.messages.base import (
 from resonator.messages.blob import BlobRef
 from resonator.messages.box import Conditions, Identity
 
+MAX_REASON = 200
+"""Characters that say why a device is drained."""
+
 
 class HubState(Message):
     """The hub's presence, retained on `hub/{hub}/state`, with its policy and number of compute slots."""
@@ -198,7 +201,7 @@ class DeviceDrain(Message):
 
     wire: ClassVar[str] = "device.drain"
     device: Annotated[str, StringConstraints(max_length=128)]
-    reason: Annotated[str, StringConstraints(max_length=200)] = ""
+    reason: Annotated[str, StringConstraints(max_length=MAX_REASON)] = ""
 
 
 class DeviceUndrain(Message):
