@@ -19,3 +19,9 @@ class BusUnreachable(ResonatorError):
 
 class Refused(ResonatorError):
     """The peer understood the request and said no; the sentence is its reason."""
+
+
+def quotable(text: str, most: int) -> str:
+    """Return somebody's words as a sentence can hold them: one line, `most` characters, nothing to obey."""
+    line = text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
+    return line if len(line) <= most else line[: most - 3] + "..."

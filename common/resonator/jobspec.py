@@ -8,7 +8,6 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,7 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from resonator.errors import InputInvalid
+from resonator import documents
+from resonator.errors import InputInvalid, quotable
 from resonator.ids import NAME_PATTERN, NAME_RULE, Name
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -155,10 +155,9 @@ def parse(text: str | bytes) -> TuningJob:
     if len(text) > MAX_SPEC_BYTES:
         raise InputInvalid(f"a job description has at most {MAX_SPEC_BYTES} bytes, this one has {len(text)}")
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        # PyYAML lets errors of its constructors through: `2001-99-99`, `!!bool x`, `!!timestamp x`
-        raise InputInvalid(f"the job description is not YAML: {' '.join(str(error).split())}") from error
+        data = documents.load(text)
+    except ValueError as error:
+        raise InputInvalid(quotable(f"the job description is not YAML: {error}", MAX_SENTENCE)) from error
     if not isinstance(data, Mapping):
         raise InputInvalid("a job description is a mapping that begins with `apiVersion: resonator/v1`")
     return validate(data)
@@ -184,11 +183,11 @@ def explain(error: ValidationError, *, most: int = 5) -> str:
     lines = [_explain_one(item) for item in error.errors(include_url=False)[:most]]
     if error.error_count() > most:
         lines.append(f"and {error.error_count() - most} more")
-    return _clipped("; ".join(lines), MAX_SENTENCE)
+    return quotable("; ".join(lines), MAX_SENTENCE)
 
 
 def _explain_one(item: Any) -> str:
-    field = _clipped(".".join(map(_part, _field_path(item["loc"]))), 200) or "the whole"
+    field = quotable(".".join(map(_part, _field_path(item["loc"]))), 200) or "the whole"
     message = _RULES.get(item.get("ctx", {}).get("pattern"), item["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if item["type"] in {"missing", "extra_forbidden"}:
@@ -212,11 +211,7 @@ def shown(value: object) -> str:
         text = _SHORT.repr(value)
     except ValueError:  # Python writes no numbers of thousands of digits
         text = f"a {type(value).__name__}"
-    return _clipped(text, 80)
-
-
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return quotable(text, 80)
 
 
 def json_schema() -> dict[str, Any]:

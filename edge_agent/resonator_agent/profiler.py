@@ -15,11 +15,10 @@ from typing import Any
 import structlog
 
 from resonator import sandbox
-from resonator.errors import ResonatorError
+from resonator.errors import ResonatorError, quotable
 from resonator.failures import Failure, FailureKind
 from resonator.jobspec import Measure
 from resonator.messages import MAX_LATENCIES, Conditions, KernelPush
-from resonator_agent import wire
 from resonator_agent.conditions import ConditionsProbe
 from resonator_agent.energy import EnergyMeter
 from resonator_agent.events import Outcome
@@ -234,7 +233,7 @@ def _outcome(answer: dict[str, Any]) -> Outcome:
     """Read the worker's answer; a kernel may have scribbled over the worker's memory before that."""
     try:
         if "failure" in answer:
-            detail = wire.printable(str(answer["detail"])[:500])
+            detail = quotable(str(answer["detail"]), 500)
             return Outcome(failure=Failure(kind=FailureKind(answer["failure"]), detail=detail))
         latencies = tuple(float(value) for value in answer["latencies"])
         error = None if answer.get("error") is None else float(answer["error"])

@@ -33,11 +33,6 @@ def read_blocking(sock: socket.socket) -> dict[str, Any]:
     return _map(_exactly(sock, _length(_exactly(sock, _LENGTH.size))))
 
 
-def printable(text: str) -> str:
-    """Return a line without the signs that a terminal would act upon: a kernel may have chosen them."""
-    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
 def _length(head: bytes) -> int:
     (length,) = _LENGTH.unpack(head)
     if length > MAX_FRAME:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from resonator.errors import quotable
 from resonator.failures import Failure, FailureKind
 from resonator_agent import wire
 
@@ -122,7 +123,7 @@ class WorkerProcess:
         """Return the end of what the process printed, without what a terminal would obey."""
         self._said.seek(max(0, os.fstat(self._said.fileno()).st_size - 4000))
         lines = self._said.read(4000).decode(errors="replace").splitlines()
-        return "\n".join(map(wire.printable, lines)).strip()
+        return "\n".join(quotable(line, 500) for line in lines).strip()
 
 
 def _resident() -> int:
