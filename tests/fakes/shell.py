@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +72,14 @@ class Shell:
         reply_to: str | None = None,
         retain: bool = False,
         seal: Seal | None = None,
+        age_s: float = 0.0,
     ) -> str:
-        """Have the hub hear a message and handle it."""
+        """Have the hub hear a message, said `age_s` ago if it is signed, and handle it."""
+        at = None if seal is None else time.time() - age_s
         sent = message_id or new_id()
-        payload = codec.encode(message, id=sent, source=source, reply_to=reply_to, topic=topic, seal=seal)
+        payload = codec.encode(
+            message, id=sent, source=source, reply_to=reply_to, at=at, topic=topic, seal=seal
+        )
         await self.hear_bytes(topic, payload, retain=retain)
         return sent
 
