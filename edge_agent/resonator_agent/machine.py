@@ -31,7 +31,7 @@ from resonator_agent import commands as do
 from resonator_agent import events as ev
 from resonator_agent.naming import CLAIM_S, Bearer
 from resonator_agent.stage import Stage
-from resonator_agent.window import CloseReason, Window
+from resonator_agent.window import STALE, CloseReason, Window
 
 DRAIN_S = 15.0
 """How long a drain waits for the current kernel before giving it up."""
@@ -89,10 +89,8 @@ class Machine:
         """Take one event and return what is to be done; raises IllegalTransition and changes nothing."""
         rule = _RULES.get((self.state, type(event)))
         if rule is None:
-            what, story = (
-                f"{type(event).__name__} cannot happen while {self.state.value}",
-                "; ".join(self._story),
-            )
+            what = f"{type(event).__name__} cannot happen while {self.state.value}"
+            story = "; ".join(self._story)
             raise IllegalTransition(f"{what}; before it: {story or 'nothing'}")
         before = self.state
         self._commands = []
@@ -175,7 +173,7 @@ class Machine:
         elif waiting is not None and grant == waiting.grant:
             pass  # answered once the current kernel has ended
         elif grant.epoch <= self.highest:
-            self._refuse_grant(event, "a window of this or a later epoch has been seen")
+            self._refuse_grant(event, "a window of this or a later epoch has been seen", STALE)
         elif self._drain_ends is not None:
             self._refuse_grant(event, "the agent is draining")
         elif self.current is not None:
@@ -195,10 +193,10 @@ class Machine:
         if self.state is State.MEASURING:
             self._end("superseded", stop=True)
 
-    def _refuse_grant(self, event: ev.Granted, reason: str) -> None:
+    def _refuse_grant(self, event: ev.Granted, reason: str, what: str = "grant") -> None:
         grant = event.grant
         refused = WindowRefused(epoch=grant.epoch, job=grant.job, highest=self.highest, reason=reason)
-        self.refusals["grant"] += 1
+        self.refusals[what] += 1
         self._do(do.Say(refused))
 
     def _open(self, granted: ev.Granted, at: float) -> None:
@@ -230,7 +228,8 @@ class Machine:
 
     def _close_asked(self, event: ev.CloseAsked) -> None:
         if self.window is None or event.epoch != self.window.grant.epoch:
-            self._refuse("close", f"no window of epoch {event.epoch} is open")
+            what = STALE if event.epoch <= self.highest else "close"
+            self._refuse(what, f"no window of epoch {event.epoch} is open")
         elif self.state is State.MEASURING:
             self._end("asked", stop=False)
         elif self.state is State.READY:
@@ -252,11 +251,12 @@ class Machine:
         assert self.window is not None
         push = event.push
         if reason := self.window.mismatch(push):
-            self._refuse("kernel", reason)
+            self._refuse(STALE if push.epoch < self.window.grant.epoch else "another window", reason)
         elif push.candidate in self.window.measured:
+            self.refusals["repeated"] += 1
             self._do(do.Repeat(push.candidate))
         elif push.candidate in self.stage:
-            self.refusals["duplicate"] += 1
+            self.refusals["repeated"] += 1
         elif reason := self.stage.objection(push):
             self._refuse("credit", reason)
         else:
@@ -264,7 +264,8 @@ class Machine:
             self._start_next(event.at)
 
     def _push_unwelcome(self, event: ev.KernelPushed) -> None:
-        self._refuse("kernel", f"{event.push.candidate} came while the agent is {self.state.value}")
+        what = STALE if event.push.epoch < self.highest else "no window"
+        self._refuse(what, f"{event.push.candidate} came while the agent is {self.state.value}")
 
     def _blob_arrived(self, event: ev.BlobArrived) -> None:
         self.stage.arrived(event.digest)

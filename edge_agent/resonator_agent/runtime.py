@@ -232,7 +232,7 @@ class Agent:
             case do.WakeAt(at):
                 asyncio.get_running_loop().call_at(at, self._wake)
             case do.Refuse(what, reason):
-                log.warning("refused", what=what, reason=reason)
+                self._bus.gate.complain(what, self._source, reason)
             case do.GiveUp(reason):
                 log.error(f"device {self._source}: {reason}; this agent ends", device=self._source)
                 self._end(ExitCode.REFUSED)

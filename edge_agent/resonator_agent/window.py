@@ -8,6 +8,8 @@ from resonator.messages import KernelPush, KernelResult, WindowClosed, WindowGra
 from resonator_agent.events import Granted, Outcome
 
 CloseReason = Literal["asked", "expired", "drained", "superseded", "restarted"]
+STALE = "stale epoch"
+"""What is refused because a later window was granted: it was late, or somebody kept it to say it again."""
 
 
 class Window:

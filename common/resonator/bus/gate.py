@@ -91,14 +91,14 @@ class Gate:
         if bucket is None or bucket.take(now):
             return True
         self.refused["flood"] += 1
-        self._complain("flood", topic, "more than anybody has to say", now)
+        self.complain("flood", topic, "more than anybody has to say")
         return False
 
     def refuse(self, why: str, topic: str, detail: str) -> None:
         """Count and log a message that was not acted upon, and have its sender pay."""
         now = self._clock()
         self.refused[why] += 1
-        self._complain(why, topic, detail, now)
+        self.complain(why, topic, detail)
         bucket = self._bucket(topic, now)
         if bucket is not None:
             bucket.charge(PRICE_OF_BAD)
@@ -116,8 +116,9 @@ class Gate:
             self._buckets.move_to_end(key)
         return bucket
 
-    def _complain(self, why: str, topic: str, detail: str, now: float) -> None:
+    def complain(self, why: str, topic: str, detail: str) -> None:
         """Log, but for each reason and sender only every few seconds."""
+        now = self._clock()
         key = (why, sender(topic))
         silence = self._logged.get(key)
         if silence is not None and now < silence.until:
