@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import signal
 import time
@@ -92,7 +93,8 @@ class Agent:
             highest=memory.epoch,
             interrupted=memory.interrupted,
         )
-        client_id = f"agent-{settings.site}-{settings.name}-{bearer.instance[:12]}"
+        # Not to be guessed: whoever connects under another's client id throws him out there.
+        client_id = f"agent-{settings.site}-{settings.name}-{secrets.token_hex(8)}"
         tls = None if settings.credentials is None else settings.credentials.context()
         self._seal = None if settings.credentials is None else Seal(settings.credentials)
         self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=tls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from functools import partial
 
@@ -14,6 +15,7 @@ from resonator.bus.mqtt import MqttBus
 from resonator.bus.url import parse_broker_url
 from resonator.errors import InputInvalid
 from resonator.trust import Credentials, Party, credentials_for
+from resonator.trust.credentials import KEY
 from resonator.trust.seal import Seal
 from resonator_hub.authority.access import Access
 from resonator_hub.authority.custody import Custody, own_identity
@@ -55,7 +57,7 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         compute = Compute(WarmPool(slots, cores=cores), slots)
         stack.push_async_callback(compute.close)
         tls = None if credentials is None else credentials.context()
-        bus = MqttBus(url, client_id=f"hub-{settings.site}-{settings.hub}", will=identity.will, tls=tls)
+        bus = MqttBus(url, client_id=client_id(settings, credentials), will=identity.will, tls=tls)
         hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"), authority)
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         await hub.prepare()
@@ -67,6 +69,17 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
             custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
         await _serve(hub, compute, stop)
+
+
+def client_id(settings: HubSettings, credentials: Credentials | None) -> str:
+    """Return what the hub is called at a broker: the same after a restart, and nobody else's to guess.
+
+    Whoever connects under another's client id throws him out there, whatever his certificate.
+    """
+    name = f"hub-{settings.site}-{settings.hub}"
+    if credentials is None:
+        return name
+    return f"{name}-{hashlib.sha256((credentials.folder / KEY).read_bytes()).hexdigest()[:16]}"
 
 
 async def _serve(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:

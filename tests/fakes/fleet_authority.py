@@ -59,12 +59,18 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def guarded(fleet: Fleet) -> AsyncIterator[str]:
-    """A running Mosquitto that lets only the fleet in; yields its address."""
+async def guarded(fleet: Fleet, *, captured: bool = False) -> AsyncIterator[str]:
+    """A running Mosquitto that lets only the fleet in; yields its address.
+
+    One that is `captured` lets everybody in it speak and listen everywhere, as whoever took it over can.
+    """
     program = find_mosquitto()
     port = free_port()
     config = fleet.configure(port)
-    config.write_text(config.read_text() + "log_dest stderr\nlog_type all\n")
+    text = config.read_text()
+    if captured:
+        text = "".join(line for line in text.splitlines(True) if not line.startswith("acl_file "))
+    config.write_text(text + "log_dest stderr\nlog_type all\n")
     process = await asyncio.create_subprocess_exec(
         program, "-c", str(config), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
