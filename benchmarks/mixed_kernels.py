@@ -17,7 +17,7 @@ from fleets import HUB_CORE, on, target
 from operators import convolution
 from pydantic import TypeAdapter
 
-from resonator_hub.artifacts import Compiled, Reference
+from resonator_hub.artifacts import Compiled
 from resonator_hub.build import Kernel
 
 _FILE = "built.msgpack"
@@ -25,11 +25,11 @@ _FILE = "built.msgpack"
 
 @dataclass(frozen=True)
 class Built:
-    """The kernels, the untuned model that has their operator, its reference, and some cost model."""
+    """The kernels, the untuned model that has their operator, what it must answer, and some cost model."""
 
     kernels: tuple[Kernel, ...]
     model: Compiled
-    reference: Reference
+    answers: bytes
     cost_model: bytes
 
 
@@ -52,7 +52,7 @@ def _write(folder: Path, count: int) -> None:
     from tvm.s_tir.meta_schedule.builder.local_builder import default_build, default_export
 
     from resonator_hub import ir
-    from resonator_hub.artifacts import compile_model, reference
+    from resonator_hub.artifacts import answers, compile_model
     from resonator_hub.build import build
     from resonator_hub.cost_model import Sample, update
     from resonator_hub.frontends.onnx import extract
@@ -74,7 +74,7 @@ def _write(folder: Path, count: int) -> None:
     built = Built(
         tuple(kernels),
         compile_model(model(), {}, compiled_for, ()),
-        reference(model(), {}, 0),
+        answers(model(), {}, 0),
         update(samples, None),
     )
     (folder / _FILE).write_bytes(msgpack.packb(TypeAdapter(Built).dump_python(built)))

@@ -1,6 +1,6 @@
 """A hub whose kernels were built before: all of the service, but no compute to wait for.
 
-`python prebuilt_hub.py KERNELS STATE PORT`; with `mqtts://HOST:PORT IDENTITY` at a broker instead of its own.
+`python prebuilt_hub.py KERNELS STATE PORT`; at a broker not its own: `mqtt[s]://HOST:PORT [IDENTITY]`.
 Everything else is what `resonator hub` runs: scheduler, journal, records, bus and broker. A job's search
 proposes the kernels in the folder over and over, each time with other bytes at its end, so that every one
 travels to the device; its tuned model is the untuned one. STATE/refused.json tells what it refused.
@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
 from resonator.trust import Credentials
 from resonator.trust.seal import Seal
-from resonator_hub.artifacts import Compiled, Reference
+from resonator_hub.artifacts import Compiled
 from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.build import Kernel
 from resonator_hub.database import Database, sqlite_url
-from resonator_hub.frontends import Extraction, Workload
+from resonator_hub.frontends import Extraction, ModelCard, Workload
+from resonator_hub.frontends.onnx import check
 from resonator_hub.hub import Hub, Identity
 from resonator_hub.journal import JOURNAL
 from resonator_hub.rules import Rules
@@ -70,8 +71,11 @@ class Prebuilt:
     def _compile_model(self, *_: object) -> Compiled:
         return self._built.model
 
-    def _reference(self, *_: object) -> Reference:
-        return self._built.reference
+    def _answers(self, *_: object) -> bytes:
+        return self._built.answers
+
+    def _check(self, model: bytes, shapes: Mapping[str, Sequence[int]]) -> ModelCard:
+        return check(model, shapes)
 
 
 async def main(kernels: Path, state: Path, where: str, identity: Path | None = None) -> None:
@@ -82,7 +86,7 @@ async def main(kernels: Path, state: Path, where: str, identity: Path | None = N
     async with contextlib.AsyncExitStack() as stack:
         database = Database.open(sqlite_url(state / JOURNAL))
         stack.callback(database.close)
-        url = where if credentials else await _broker(int(where), stack)
+        url = where if "://" in where else await _broker(int(where), stack)
         told = _identity(credentials)
         tls = credentials.context() if credentials else None
         bus = MqttBus(url, client_id="hub", will=told.will, tls=tls)

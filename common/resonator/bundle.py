@@ -26,6 +26,8 @@ MEMBERS = (MANIFEST, LIBRARY)
 """What a bundle holds, in this order, and nothing else."""
 MAX_MANIFEST_BYTES = 2**20
 MAX_LIBRARY_BYTES = 2**31
+MAX_BYTES = MAX_MANIFEST_BYTES + MAX_LIBRARY_BYTES + 2**16
+"""Of a whole bundle, with what the format adds."""
 
 
 class BundleInvalid(ResonatorError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -25,6 +26,7 @@ from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.compute import Compute, WarmPool
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.hub import Hub, Identity
+from resonator_hub.jobs.reception import Reception
 from resonator_hub.journal import JOURNAL, Journal
 from resonator_hub.lock import StateLock
 from resonator_hub.rules import Rules, began
@@ -32,6 +34,9 @@ from resonator_hub.settings import EMBEDDED, HubSettings
 
 log = structlog.get_logger(__name__)
 EVERYWHERE = "0.0.0.0"
+READERS = 2
+"""How many models are looked at at a time: a bad one delays others no longer than its time limit."""
+READER_BYTES = 2**29
 
 
 async def run(settings: HubSettings, stop: asyncio.Event) -> None:
@@ -58,7 +63,10 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(compute.close)
         tls = None if credentials is None else credentials.context()
         bus = MqttBus(url, client_id=client_id(settings, credentials), will=identity.will, tls=tls)
-        hub = Hub(identity, bus, compute, database, BlobStore(settings.state / "blobs"), authority)
+        readers = Compute(_readers(settings.max_model, cores), READERS)
+        stack.push_async_callback(readers.close)
+        blobs, reception = BlobStore(settings.state / "blobs"), Reception(readers, settings.max_model)
+        hub = Hub(identity, bus, compute, database, blobs, authority, reception)
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         await hub.prepare()
         await stack.enter_async_context(bus)
@@ -68,7 +76,17 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
             reconnect = partial(bus.reconnect, "a new certificate")
             custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
-        await _serve(hub, compute, stop)
+        await _serve(hub, (readers, compute), stop)
+
+
+def _readers(max_model: int, cores: Sequence[int]) -> WarmPool:
+    """Return the processes that look at models before these are accepted: no long job delays them.
+
+    They hold a model twice, as bytes and read.
+    """
+    memory = 3 * max_model + READER_BYTES
+    load = "resonator_hub.warm:load_onnx"
+    return WarmPool(READERS, cores=cores, memory_bytes=memory, programs=(), load=load)
 
 
 def client_id(settings: HubSettings, credentials: Credentials | None) -> str:
@@ -82,14 +100,14 @@ def client_id(settings: HubSettings, credentials: Credentials | None) -> str:
     return f"{name}-{hashlib.sha256((credentials.folder / KEY).read_bytes()).hexdigest()[:16]}"
 
 
-async def _serve(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
-    """Run the hub while its compute pool gets warm, which takes seconds: whatever comes in waits for it."""
+async def _serve(hub: Hub, pools: Sequence[Compute], stop: asyncio.Event) -> None:
+    """Run the hub while its pools get warm, which takes seconds: whatever comes in waits for them."""
 
     def warmed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             stop.set()  # without compute there is nothing but a goodbye
 
-    warming = asyncio.create_task(compute.start(), name="warming")
+    warming = asyncio.create_task(_start(pools), name="warming")
     warming.add_done_callback(warmed)
     try:
         await hub.run(stop)
@@ -97,6 +115,10 @@ async def _serve(hub: Hub, compute: Compute, stop: asyncio.Event) -> None:
         warming.cancel()
     if warming.done():
         warming.result()
+
+
+async def _start(pools: Sequence[Compute]) -> None:
+    await asyncio.gather(*(pool.start() for pool in pools))
 
 
 def _authority(settings: HubSettings) -> Access | None:

@@ -37,7 +37,13 @@ _KINDS: Mapping[str, type[Exception]] = {
     _UNEXPECTED: RuntimeError,
     **{error.__name__: error for error in _EXPECTED},
 }
-_ALLOCATION_FAILED = ("bad_alloc", "out of memory", "cannot allocate memory", "failed to allocate")
+_ALLOCATION_FAILED = (
+    "bad_alloc",
+    "out of memory",
+    "cannot allocate memory",
+    "failed to allocate",
+    "unable to allocate",
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from resonator.bus.blobs import BlobStore
 from resonator.bus.peer import Peer, new_id
 from resonator.bus.port import Bus, Will
 from resonator.errors import BusUnreachable
-from resonator.jobspec import TuningJob
 from resonator.messages import HubState
 from resonator.trust.seal import Seal
 from resonator_hub.authority.access import Access
@@ -21,10 +20,10 @@ from resonator_hub.authority.chronicle import Chronicle
 from resonator_hub.authority.renewals import Renewals
 from resonator_hub.database import Database
 from resonator_hub.fleet import Acks, Presence, Registry, Windows
-from resonator_hub.frontends.onnx import check
 from resonator_hub.inbox import Clock, Inbox
 from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
+from resonator_hub.jobs.reception import Reception
 from resonator_hub.jobs.requests import Desk, Requests
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
@@ -94,6 +93,7 @@ class Hub:
         database: Database,
         blobs: BlobStore,
         authority: Access | None = None,
+        reception: Reception | None = None,
     ) -> None:
         self.identity = identity
         self.scheduler = scheduler = identity.rules.scheduler()
@@ -116,7 +116,8 @@ class Hub:
         self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
         desk = Desk(peer)
         Requests(desk, inbox, scheduler, registry, jobs)
-        self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, check_model)
+        reception = reception or Reception(compute)
+        self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, reception)
         shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)
         acts = Acts(self._windows, self._measuring, records, jobs, self._board)
         self._runtime = Runtime(
@@ -172,8 +173,3 @@ class Hub:
         await self._measuring.close()
         await self._board.close(0.0)
         await self._acks.close(0.0)
-
-
-def check_model(model: bytes, spec: TuningJob) -> None:
-    """Raise ModelInvalid for a model that cannot be imported with the shapes that were given."""
-    check(model, dict(spec.spec.model.shapes))

@@ -17,6 +17,7 @@ from resonator.ids import Name
 from resonator.layers import LayeredSettings
 from resonator.settings import DEFAULT_SITE
 from resonator.trust.enrolment import PORT as ENROLMENT_PORT
+from resonator_hub.frontends.model import MAX_MODEL_BYTES
 
 EMBEDDED = "embedded"
 
@@ -40,7 +41,8 @@ class HubSettings(LayeredSettings):
     default. `identity` is the folder of the hub's key and certificate, for a broker of mqtts://; `insecure`
     allows one on another machine without TLS. `ca` is the folder of the fleet's authority, if this hub is to
     keep it: it then gives itself an identity, renews those of boxes, and enrols boxes at port `door`.
-    `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds.
+    `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds;
+    `max_model` is how many bytes a model may have.
     """
 
     file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
@@ -60,6 +62,7 @@ class HubSettings(LayeredSettings):
     cores: Cores | None = None
     slots: Annotated[int, Field(gt=0, le=1024)] | None = None
     batch: Annotated[int, Field(ge=4, le=1024)] = 16
+    max_model: Annotated[int, Field(ge=2**10, le=MAX_MODEL_BYTES)] = MAX_MODEL_BYTES
     window: Annotated[float, Field(ge=5, le=3600, allow_inf_nan=False)] = 60.0
 
     def usable_cores(self) -> tuple[int, ...]:

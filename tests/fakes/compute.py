@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from resonator.tensors import TensorSpec
-from resonator_hub.artifacts import Compiled, Reference, pack_arrays
+from resonator_hub.artifacts import Compiled, pack_arrays
 from resonator_hub.build import Kernel
-from resonator_hub.frontends import Extraction, Workload
+from resonator_hub.frontends import Extraction, ModelCard, Workload
+from resonator_hub.frontends.onnx import check
 from resonator_hub.search import Proposal
 
 TENSOR = TensorSpec(name="x", shape=(1,), dtype="float32")
@@ -68,5 +69,8 @@ class FakeCompute:
     def compile_model(self, model: bytes, shapes: object, target: str, best: Any) -> Compiled:
         return Compiled(b"library with %d" % len(best), (TENSOR,), (TENSOR,), len(best))
 
-    def reference(self, model: bytes, shapes: object, seed: int) -> Reference:
-        return Reference(pack_arrays({"x": np.zeros(1)}), pack_arrays({"y": np.ones(1)}))
+    def answers(self, model: bytes, shapes: object, seed: int) -> bytes:
+        return pack_arrays({"in:x": np.zeros(1), "out:y": np.ones(1)})
+
+    def check(self, model: bytes, shapes: Mapping[str, Sequence[int]]) -> ModelCard:
+        return check(model, shapes)

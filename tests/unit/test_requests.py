@@ -11,6 +11,7 @@ import msgpack
 import pytest
 
 import small_models
+from fakes.compute import FakeCompute
 from fakes.orders import MODEL, carried, spec
 from fakes.shell import CLIENT, SITE, Shell, identity, shell, state
 from resonator import bundle
@@ -44,9 +45,9 @@ from resonator.messages import (
 from resonator.messages import Offer as MessageOffer
 from resonator.tensors import TensorSpec
 from resonator_hub.fleet import Registry
-from resonator_hub.hub import check_model
 from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
+from resonator_hub.jobs.reception import Reception
 from resonator_hub.jobs.requests import Desk, Requests
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
@@ -93,7 +94,9 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         registry.keep(DeviceId("local/box"), identity())
         desk, serving = Desk(base.peer), Serving(base.peer, base.blobs, blob_rights(base, jobs))
         Requests(desk, base.inbox, scheduler, registry, jobs)
-        submissions = Submissions(desk, base.inbox, scheduler, jobs, base.blobs, serving, check_model)
+        submissions = Submissions(
+            desk, base.inbox, scheduler, jobs, base.blobs, serving, Reception(FakeCompute())
+        )
         yield Office(base, scheduler, jobs, registry)
         await submissions.close()
 

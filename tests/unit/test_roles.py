@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.compute import FakeCompute
 from fakes.fleet_authority import ANN, BOB, BOX, HUB, OLGA, OTHER, VIEWER, Fleet
 from fakes.orders import MODEL, carried, spec
 from fakes.shell import Shell, identity, shell
@@ -33,8 +34,8 @@ from resonator.messages import (
 from resonator.trust import Credentials, Party
 from resonator.trust.seal import Seal
 from resonator_hub.fleet import Registry
-from resonator_hub.hub import check_model
 from resonator_hub.jobs.blob_rights import BlobRights
+from resonator_hub.jobs.reception import Reception
 from resonator_hub.jobs.requests import Desk, Requests
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
@@ -115,7 +116,9 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         )
         desk, serving = Desk(base.peer), Serving(base.peer, base.blobs, rights)
         Requests(desk, base.inbox, scheduler, registry, jobs)
-        submissions = Submissions(desk, base.inbox, scheduler, jobs, base.blobs, serving, check_model)
+        submissions = Submissions(
+            desk, base.inbox, scheduler, jobs, base.blobs, serving, Reception(FakeCompute())
+        )
         yield made
         await submissions.close()
 

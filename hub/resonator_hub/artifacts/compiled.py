@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resonator.tensors import TensorSpec
 from resonator_hub import ir
 from resonator_hub.build.link import link
+from resonator_hub.calls import once
 from resonator_hub.frontends import relax as graphs
 from resonator_hub.frontends.onnx import prepare
 
@@ -38,6 +39,7 @@ class Compiled:
     """How many distinct operators of the model run by a record in `best`."""
 
 
+@once
 def compile_model(
     model: bytes, shapes: Mapping[str, Sequence[int]], target: str, best: Sequence[Best]
 ) -> Compiled:

@@ -9,7 +9,7 @@ from statistics import median, pstdev
 
 from resonator import bundle
 from resonator_hub.artifacts.compiled import Best, Compiled, compile_model
-from resonator_hub.artifacts.reference import Reference, pack_arrays, reference, unpack_arrays
+from resonator_hub.artifacts.reference import answers
 from resonator_hub.jobs.store import Job
 from resonator_hub.scheduler.commands import Compile, Deliver
 from resonator_hub.scheduler.events import BundleDelivered, Measured, ModelCompiled
@@ -32,10 +32,10 @@ async def compile_(command: Compile, shop: Workshop) -> ModelCompiled:
         compile_model, model, shapes, command.target, best, timeout_s=TIMEOUT_S
     )
     if job.reference is None:
-        answers: Reference = await shop.compute.run(
-            reference, model, shapes, job.spec.spec.seed, timeout_s=TIMEOUT_S
+        expected: bytes = await shop.compute.run(
+            answers, model, shapes, job.spec.spec.seed, timeout_s=TIMEOUT_S
         )
-        shop.jobs.set_reference(command.job, shop.blobs.put(_joined(answers)))
+        shop.jobs.set_reference(command.job, shop.blobs.put(expected))
     manifest = _manifest(job, command.target, compiled)
     data = bundle.pack(compiled.library, manifest)
     took_s = shop.now() - began
@@ -59,13 +59,6 @@ def _best(command: Compile, shop: Workshop) -> tuple[Best, ...]:
     return tuple(
         Best(shop.blobs.get(workload), shop.blobs.get(known.trace)) for workload, known in found if known
     )
-
-
-def _joined(answers: Reference) -> bytes:
-    """Return inputs and outputs as one npz file, as devices take it: `in:NAME` and `out:NAME`."""
-    inputs = {f"in:{name}": array for name, array in unpack_arrays(answers.inputs).items()}
-    outputs = {f"out:{name}": array for name, array in unpack_arrays(answers.outputs).items()}
-    return pack_arrays({**inputs, **outputs})
 
 
 def _manifest(job: Job, target: str, compiled: Compiled) -> bundle.Manifest:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from resonator.errors import ResonatorError
 from resonator.tensors import TensorSpec
 
+MAX_MODEL_BYTES = 2**31 - 1
+"""What protobuf can hold."""
+
 
 class ModelInvalid(ResonatorError):
     """The model, or what was said about it, cannot be used; the sentence says why and what to do."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto
 
-from resonator.tensors import TensorSpec
-from resonator_hub.frontends.model import Extraction, ModelCard, ModelInvalid
+from resonator.tensors import MAX_NAME, TensorSpec
+from resonator_hub.calls import once
+from resonator_hub.frontends import limits
+from resonator_hub.frontends.model import MAX_MODEL_BYTES, Extraction, ModelCard, ModelInvalid
 
-MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
 MAX_DIMENSION = 2**31 - 1
 _UNWANTED = ["FusionGemm"]
 """What onnxslim shall not do: a Gemm between reshapes is not fused with what follows."""
@@ -21,11 +22,13 @@ _UNWANTED = ["FusionGemm"]
 Shapes = Mapping[str, Sequence[int]]
 
 
+@once
 def check(model: bytes, shapes: Shapes) -> ModelCard:
     """Return what `model` is, when it can be imported with the inputs shaped as in `shapes`.
 
     Takes milliseconds. Raises `ModelInvalid` for bytes that are not a whole ONNX model, for weights in
-    other files, and for `shapes` that leave a dimension open or do not fit the model's inputs.
+    other files, for what is beyond `frontends.limits`, and for `shapes` that leave a dimension open or do not
+    fit the model's inputs.
     """
     proto = parse(model)
     inputs = _input_specs(proto.graph, shapes)
@@ -35,10 +38,11 @@ def check(model: bytes, shapes: Shapes) -> ModelCard:
         outputs=tuple(value.name for value in proto.graph.output),
         operators=tuple(sorted({node.op_type for node in proto.graph.node})),
         nodes=len(proto.graph.node),
-        parameters=sum(_elements(tensor) for tensor in proto.graph.initializer),
+        parameters=sum(prod(tensor.dims) for tensor in proto.graph.initializer),
     )
 
 
+@once
 def extract(model: bytes, shapes: Shapes, target: str) -> Extraction:
     """Return the tasks of `model` for `target` (JSON of a TVM target), each distinct operator once.
 
@@ -72,6 +76,8 @@ def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
     real_inputs = list(proto.graph.input)
     try:
         slim = onnxslim.slim(proto, skip_fusion_patterns=_UNWANTED)
+    except MemoryError:
+        raise
     except Exception as error:
         raise ModelInvalid(f"The model is inconsistent: {_first_line(error)}.") from error
     # An input that no operator reads stays an input, so that callers may go on passing it.
@@ -81,7 +87,7 @@ def prepare(model: bytes, shapes: Shapes) -> tuple[Any, tuple[TensorSpec, ...]]:
 
 
 def parse(model: bytes) -> Any:
-    """Return the ONNX model in `model`. Raises `ModelInvalid` for anything but a whole one."""
+    """Return the ONNX model in `model`. Raises `ModelInvalid` for anything but a whole one within limits."""
     if len(model) > MAX_MODEL_BYTES:
         raise ModelInvalid(f"The model has {len(model)} bytes; at most {MAX_MODEL_BYTES} are accepted.")
     try:
@@ -94,28 +100,8 @@ def parse(model: bytes) -> Any:
         raise ModelInvalid("The model names no operator set version; it may be truncated.")
     if proto.ir_version < 3:
         raise ModelInvalid(f"The model has ONNX IR version {proto.ir_version}; 3 or later is accepted.")
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ModelInvalid(
-                f"The weights of {tensor.name!r} are in another file; save the model with its weights "
-                "inside (onnx.save without save_as_external_data)."
-            )
+    limits.examine(proto)
     return proto
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-
-
-def _elements(tensor: Any) -> int:
-    count = 1
-    for extent in tensor.dims:
-        count *= extent
-    return count
 
 
 def _real_inputs(graph: Any) -> list[Any]:
@@ -131,11 +117,24 @@ def _input_specs(graph: Any, shapes: Shapes) -> tuple[TensorSpec, ...]:
         if name not in names:
             known = ", ".join(map(repr, names)) or "none"
             raise ModelInvalid(f"A shape is given for {name!r}, but the model's inputs are: {known}.")
-    return tuple(_input_spec(value, shapes.get(value.name)) for value in values)
+    if len(values) > limits.MAX_INPUTS:
+        raise ModelInvalid(f"The model has {len(values)} inputs; at most {limits.MAX_INPUTS} are accepted.")
+    specs = tuple(_input_spec(value, shapes.get(value.name)) for value in values)
+    size = sum(prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
+    if size > limits.MAX_TENSOR_BYTES:
+        shown = ", ".join(f"{spec.name!r} {list(spec.shape)}" for spec in specs[:8])
+        raise ModelInvalid(
+            f"The inputs ({shown}) take {size} bytes; at most {limits.MAX_TENSOR_BYTES} are accepted."
+        )
+    return specs
 
 
 def _input_spec(value: Any, given: Sequence[int] | None) -> TensorSpec:
     name = value.name
+    if len(name) > MAX_NAME:
+        raise ModelInvalid(
+            f"Input {name[:40]!r}... has a name of {len(name)} characters; at most {MAX_NAME} are accepted."
+        )
     if not value.type.HasField("tensor_type"):
         raise ModelInvalid(f"Input {name!r} is not a tensor; only tensors are accepted.")
     tensor = value.type.tensor_type
@@ -143,10 +142,17 @@ def _input_spec(value: Any, given: Sequence[int] | None) -> TensorSpec:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         raise ModelInvalid(f"Input {name!r} has no known element type.") from None
+    if np.dtype(dtype).kind not in "fiub":
+        raise ModelInvalid(f"Input {name!r} is of {dtype}; only numbers and truth values are accepted.")
     declared: tuple[int | str, ...] | None = None
     if tensor.HasField("shape"):
         declared = tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in tensor.shape.dim)
     shape = _fixed_shape(name, declared, given)
+    if len(shape) > limits.MAX_RANK or any(extent > MAX_DIMENSION for extent in shape):
+        raise ModelInvalid(
+            f"Input {name!r} has the shape {list(shape)[:32]}; {limits.MAX_RANK} extents of at most "
+            f"{MAX_DIMENSION} are accepted."
+        )
     return TensorSpec(name=name, shape=shape, dtype=dtype)
 
 
@@ -164,8 +170,11 @@ def _fixed_shape(
                 f"Input {name!r} has the dynamic shape [{text}]; fix it, as in: --shape {name}={example}."
             )
         return fixed
-    if any(not 1 <= extent <= MAX_DIMENSION for extent in given):
-        raise ModelInvalid(f"The shape of input {name!r} is {list(given)}; every extent must be positive.")
+    if len(given) > limits.MAX_RANK or any(not 1 <= extent <= MAX_DIMENSION for extent in given):
+        raise ModelInvalid(
+            f"The shape of input {name!r} is {list(given)[:32]}; every extent must be positive, at most "
+            f"{MAX_DIMENSION}, and there are {limits.MAX_RANK} at most."
+        )
     if declared is not None and not _fits(declared, given):
         text = ", ".join(map(str, declared))
         raise ModelInvalid(f"The shape {list(given)} does not fit input {name!r}, which is [{text}].")

@@ -47,6 +47,8 @@ def import_graph(prepared: Any, target: str) -> IRModule:
     except tvm.error.OpNotImplemented as error:
         names = str(error).rpartition(":")[2].strip()
         raise ModelInvalid(f"The model has operators that are not supported: {names}.") from error
+    except MemoryError:
+        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
         raise ModelInvalid(f"TVM cannot import the model: {reason}.") from error

@@ -18,6 +18,7 @@ from resonator.jobspec import Budget, JobBody, Metadata, ModelSpec, TargetSpec, 
 from resonator.messages import BenchRequest, BlobRef, JobAccepted, JobSubmit, Message
 from resonator_hub.frontends import ModelInvalid
 from resonator_hub.inbox import Inbox
+from resonator_hub.jobs.reception import Reception
 from resonator_hub.jobs.requests import Desk, rejected
 from resonator_hub.jobs.rights import who
 from resonator_hub.jobs.serving import Serving
@@ -45,7 +46,7 @@ class Submissions:
         jobs: Jobs,
         blobs: BlobStore,
         serving: Serving,
-        check_model: Callable[[bytes, TuningJob], None],
+        reception: Reception,
     ) -> None:
         self._desk = desk
         self._inbox = inbox
@@ -53,7 +54,7 @@ class Submissions:
         self._jobs = jobs
         self._blobs = blobs
         self._serving = serving
-        self._check_model = check_model
+        self._reception = reception
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks = Tasks()
         self._accepting = asyncio.Lock()
@@ -93,6 +94,7 @@ class Submissions:
         if (answer := self._known(job)) is not None:
             return answer
         try:
+            self._reception.weigh(ref.size, bench=job.bench)
             await self._serving.take(ref, job.site, job.client)
             await check(job)
         except (ModelInvalid, bundle.BundleInvalid) as error:
@@ -129,7 +131,7 @@ class Submissions:
 
     async def _check_submission(self, job: Job) -> None:
         model = await asyncio.to_thread(self._blobs.get, job.model)
-        await asyncio.to_thread(self._check_model, model, job.spec)
+        await self._reception.check(model, job.spec)
 
     async def _check_bundle(self, job: Job) -> None:
         manifest, _ = await asyncio.to_thread(bundle.read, self._blobs.get(job.model))
