@@ -31,6 +31,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 3
 MAX_SENTENCE = 900
+MANY_ERRORS = 100
 
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
 Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
@@ -180,6 +181,8 @@ _RULES: dict[str | None, str] = {
 
 def explain(error: ValidationError, *, most: int = 5) -> str:
     """Say in one line what pydantic refused: field, what is accepted, and the value that was given."""
+    if error.error_count() > MANY_ERRORS:  # to look at each would take its time
+        return f"{error.error_count()} fields are not as they have to be"
     lines = [_explain_one(item) for item in error.errors(include_url=False)[:most]]
     if error.error_count() > most:
         lines.append(f"and {error.error_count() - most} more")

@@ -5,6 +5,7 @@ No meaning lives in MQTT properties, since bridges strip them. Limits are checke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -24,6 +25,7 @@ _LIMITS = {"max_str_len": 64 * 1024, "max_bin_len": MAX_MESSAGE, "max_ext_len": 
 _CONTAINERS = (dict, list)
 _FEW = {"max_array_len": 128, "max_map_len": 64}
 _MANY = {"max_array_len": 10_000, "max_map_len": 1000}
+_PROMISED = re.compile(r"(\d+) exceeds max_(?:array|map)_len")
 
 
 class Envelope(BaseModel):
@@ -161,9 +163,10 @@ def _parsed(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS, **_FEW)
     except ValueError as error:
-        if "exceeds max_" not in str(error):
+        promised = _PROMISED.match(str(error))
+        if promised is None:
             raise
-    if nesting.too_deep(data, MAX_DEPTH):
+    if int(promised[1]) > len(data) or nesting.too_deep(data, MAX_DEPTH):
         raise MessageInvalid(_TOO_DEEP)
     return msgpack.unpackb(data, object_pairs_hook=_unique, **_LIMITS, **_MANY)
 
