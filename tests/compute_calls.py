@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
+import resource
+import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from resonator_hub.frontends import ModelInvalid
 
@@ -88,3 +97,85 @@ def announce() -> None:
     with open("started", "w") as fifo:
         fifo.write(str(os.getpid()))
     spin()
+
+
+def attempts(secret: str, outside: str, hub: int) -> dict[str, str]:
+    """Return what came of everything that a model might try."""
+
+    def outcome(attempt: Callable[[], object]) -> str:
+        try:
+            attempt()
+        except OSError as error:
+            return os.strerror(error.errno) if error.errno else str(error)
+        return "done"
+
+    return {
+        what: outcome(attempt)
+        for what, attempt in {
+            "write to its folder": lambda: Path("x").write_text("x"),
+            "make a folder in it": lambda: shutil.rmtree(tempfile.mkdtemp()),
+            "start a linker": lambda: subprocess.run(["ld", "--version"], check=True, capture_output=True),
+            "start another program": lambda: subprocess.run(["true"], check=True),
+            "start a program of its own": _start_own,
+            "copy itself": _fork,
+            "read a secret": Path(secret).read_bytes,
+            "list a folder": lambda: os.listdir(os.path.dirname(secret)),
+            "write elsewhere": lambda: Path(outside, "x").write_text("x"),
+            "read the hub's memory": lambda: Path(f"/proc/{hub}/environ").read_bytes(),
+            "signal the hub": lambda: os.kill(hub, 0),
+            "limit the hub": lambda: resource.prlimit(hub, resource.RLIMIT_CORE, (0, 0)),
+            "open a socket": lambda: socket.create_connection(("127.0.0.1", 9), 1),
+            "open a Unix socket": lambda: socket.socket(socket.AF_UNIX),
+            "leave its group": os.setsid,
+        }.items()
+    }
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _start_own() -> None:
+    own = Path("own")
+    shutil.copyfile(sys.executable, own)
+    os.execv(own, ["own", "-c", ""])
+
+
+def leave_behind() -> None:
+    """Start a program that never ends, tell of it, and crash."""
+    left = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    with open("started", "w") as fifo:
+        fifo.write(str(left.pid))
+    crash()
+
+
+def fill_disk() -> None:
+    with open("big", "wb") as file:
+        file.truncate(2**44)
+
+
+def scribble(sizes: bytes) -> int:
+    """Write to the hub behind the back of whoever answers, as a worker that was taken over might."""
+    for descriptor in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, sizes)
+    return 0
+
+
+def layers() -> list[str]:
+    """Return the layers of the sandbox that this process has, as the kernel tells."""
+    status = Path("/proc/self/status").read_text()
+    found = ["seccomp"] if "\nSeccomp:\t2\n" in status else []
+    try:
+        os.listdir("/")
+    except PermissionError:
+        found.append("landlock")
+    return found
+
+
+def share() -> None:
+    """Take memory that would count as nobody's."""
+    held = [mmap.mmap(-1, 2**28) for _ in range(64)]
+    raise RuntimeError(f"{len(held)} times 256 MiB")

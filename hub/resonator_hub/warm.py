@@ -37,7 +37,10 @@ def load() -> None:
 def load_onnx() -> None:
     """Import what looks at models before they are accepted: 0.3 s, and a fifth of TVM's memory."""
     os.environ.update(_ENVIRONMENT)
-    import resonator_hub.frontends.onnx  # noqa: F401
+    from resonator_hub.calls import signature
+    from resonator_hub.frontends.onnx import check
+
+    signature(check)  # takes longer than checking
 
 
 def load_gpu() -> None:

@@ -54,7 +54,7 @@ def reference(model: bytes, shapes: Mapping[str, Sequence[int]], seed: int) -> R
 
 @once
 def answers(model: bytes, shapes: Mapping[str, Sequence[int]], seed: int) -> bytes:
-    """Return a reference as devices take it: an npz file of `in:NAME` and `out:NAME`. Raises `ModelInvalid`."""
+    """Return a reference as devices take it: an npz of `in:NAME` and `out:NAME`. Raises `ModelInvalid`."""
     found = reference(model, shapes, seed)
     inputs = {f"in:{name}": array for name, array in unpack_arrays(found.inputs).items()}
     outputs = {f"out:{name}": array for name, array in unpack_arrays(found.outputs).items()}
