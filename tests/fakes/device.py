@@ -23,6 +23,7 @@ from resonator.messages import (
     WindowOpened,
     WindowRefused,
 )
+from resonator.trust.seal import Seal
 
 
 class FakeDevice:
@@ -31,9 +32,9 @@ class FakeDevice:
     `paused` while cleared keeps results back; `acked` are the ids the hub has acknowledged.
     """
 
-    def __init__(self, bus: Bus, *, epoch: int = 0) -> None:
+    def __init__(self, bus: Bus, *, epoch: int = 0, seal: Seal | None = None) -> None:
         self._bus = bus
-        self.peer = Peer(bus, "box-1")
+        self.peer = Peer(bus, "box-1", seal)
         self.epoch = epoch
         self.open: str | None = None
         self.pushed: list[KernelPush] = []
@@ -98,7 +99,7 @@ class FakeDevice:
             job=push.job,
             candidate=push.candidate,
             epoch=push.epoch,
-            latencies=((1 + number) * 1e-6,),
+            latencies=((1 + number) * 1e-8,),
             error=1e-7 if push.model else None,
             device_time=0.001,
         )

@@ -30,6 +30,7 @@ from resonator.trust.seal import Seal
 DIFFERENT = 2000
 """How many different messages there are; they come again in turns."""
 STEP_S = 0.02
+GOODBYE_S = 30.0
 
 
 class Source:
@@ -119,7 +120,8 @@ def flood(sock: socket.socket, packets: list[bytes], rate: int, count: int) -> t
     """Send until `count` or SIGTERM; return how many were sent in how many seconds."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_drain, args=(sock,), daemon=True).start()
+    drain = threading.Thread(target=_drain, args=(sock,), daemon=True)
+    drain.start()
     print("flooding", flush=True)
     sent, began = 0, time.monotonic()
     for number, data in batches(packets, rate, count or -1):
@@ -128,7 +130,11 @@ def flood(sock: socket.socket, packets: list[bytes], rate: int, count: int) -> t
         sock.sendall(data)
         sent += number
         stop.wait(max(0.0, began + sent / rate - time.monotonic()))
-    return sent, time.monotonic() - began
+    took_s = time.monotonic() - began
+    # A broker answers a goodbye by hanging up: by then it has taken all that was sent.
+    sock.sendall(mqtt5.DisconnectPacket().write())
+    drain.join(GOODBYE_S)
+    return sent, took_s
 
 
 def _drain(sock: socket.socket) -> None:
@@ -148,8 +154,6 @@ def main(url: str, folder: str, kind: str, qos: str, size: str, rate: str, count
     sock = connect(url, credentials)
     try:
         sent = flood(sock, packets, int(rate), int(count))
-        # The broker has taken all that was sent before it answers a goodbye by hanging up.
-        sock.sendall(mqtt5.DisconnectPacket().write())
     except (ConnectionError, ssl.SSLError) as error:
         sys.exit(f"the broker threw the flooder out: {error}")
     print(json.dumps(sent), flush=True)

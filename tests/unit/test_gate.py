@@ -59,7 +59,7 @@ def test_attack_by_flood_what_is_bad_costs_more_than_what_is_good(gate: Gate, cl
     allowance = ALLOWANCES["dev", "result"]
     assert taken <= (allowance.burst + allowance.rate) / (1 + PRICE_OF_BAD) + 2
     assert gate.refused == {"invalid": taken, "flood": 10_000 - taken}
-    clock.now += 60
+    clock.now += 2 * allowance.burst / allowance.rate + 1
     assert admitted(gate, RESULT, 5000) == allowance.burst, "a sender that has calmed down is heard again"
 
 

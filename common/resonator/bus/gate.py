@@ -71,8 +71,8 @@ class _Bucket:
         return True
 
     def charge(self, price: float) -> None:
-        """Take more; what is owed keeps the sender out until it has come in again."""
-        self._tokens -= price
+        """Take more; what is owed, a burst at most, keeps the sender out until it has come in again."""
+        self._tokens = max(self._tokens - price, -self._allowance.burst)
 
 
 class Gate:
