@@ -10,11 +10,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from resonator.errors import ResonatorError
+from resonator.errors import ResonatorError, quotable
 from resonator.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MEMBERS = (MANIFEST, LIBRARY)
 """What a bundle holds, in this order, and nothing else."""
 MAX_MANIFEST_BYTES = 2**20
 MAX_LIBRARY_BYTES = 2**31
+MAX_TENSORS = 1024
 MAX_BYTES = MAX_MANIFEST_BYTES + MAX_LIBRARY_BYTES + 2**16
 """Of a whole bundle, with what the format adds."""
 
@@ -52,6 +53,10 @@ class Latency(_Part):
     """Standard deviation of the tuned latency over its repeats."""
 
 
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+_Tensors = Annotated[tuple[TensorSpec, ...], FailFast(), Field(max_length=MAX_TENSORS)]
+
+
 class Manifest(_Part):
     """What the compiled model is, and the evidence of how fast it is."""
 
@@ -62,13 +67,13 @@ class Manifest(_Part):
     """JSON of the TVM target dictionary that the model was compiled for."""
     device: str = ""
     """The device that the latencies were measured on."""
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: _Tensors
+    outputs: _Tensors
     latency: Latency = Latency()
     conditions: dict[str, Any] = Field(default_factory=dict)
-    records: int = Field(default=0, ge=0)
+    records: Count = 0
     """How many of the model's operators run by a record of their own."""
-    trials: int = Field(default=0, ge=0)
+    trials: Count = 0
     versions: dict[str, str] = Field(default_factory=dict)
     digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256, in hex, of each other member; `pack` fills it in."""
@@ -102,7 +107,7 @@ def read(source: bytes | str | os.PathLike[str]) -> tuple[Manifest, bytes]:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or MANIFEST
+        field = quotable(".".join(map(str, first["loc"])), 200) or MANIFEST
         raise BundleInvalid(f"The bundle's manifest is not valid: {field}: {first['msg']}.") from None
     if manifest.digests != {LIBRARY: hashlib.sha256(library).hexdigest()}:
         raise BundleInvalid(f"The bundle is damaged: {LIBRARY} does not have the digest in the manifest.")
@@ -110,29 +115,42 @@ def read(source: bytes | str | os.PathLike[str]) -> tuple[Manifest, bytes]:
 
 
 def _members(stream: io.BufferedIOBase) -> tuple[bytes, bytes]:
-    limits = {MANIFEST: MAX_MANIFEST_BYTES, LIBRARY: MAX_LIBRARY_BYTES}
     contents: list[bytes] = []
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for position, member in enumerate(tar):
-                if position >= len(MEMBERS) or member.name != MEMBERS[position] or not member.isreg():
-                    raise BundleInvalid(
-                        f"This is no bundle: it holds {member.name!r}, not {' and '.join(MEMBERS)} alone."
-                    )
-                if member.size > limits[member.name]:
-                    raise BundleInvalid(
-                        f"The bundle's {member.name} has {member.size} bytes; "
-                        f"at most {limits[member.name]} are accepted."
-                    )
-                data = tar.extractfile(member)
-                contents.append(data.read() if data else b"")
-                if len(contents[-1]) != member.size:
-                    raise BundleInvalid(f"The bundle is truncated inside {member.name}.")
-    except (tarfile.TarError, EOFError):
-        raise BundleInvalid("This is no bundle: it is not a tar file, or it is truncated.") from None
-    if len(contents) != len(MEMBERS):
-        raise BundleInvalid(f"The bundle is incomplete: {MEMBERS[len(contents)]} is missing.")
+    for name, most in zip(MEMBERS, (MAX_MANIFEST_BYTES, MAX_LIBRARY_BYTES), strict=True):
+        member = _header(stream)
+        if member is None:
+            raise BundleInvalid(f"The bundle is incomplete: {name} is missing.")
+        if member.name != name or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise _foreign(member)
+        if not 0 <= member.size <= most:
+            raise BundleInvalid(f"The bundle's {name} has {member.size} bytes; at most {most} are accepted.")
+        contents.append(stream.read(member.size))
+        if len(contents[-1]) != member.size:
+            raise BundleInvalid(f"The bundle is truncated inside {name}.")
+        stream.read(-member.size % tarfile.BLOCKSIZE)
+    if (member := _header(stream)) is not None:
+        raise _foreign(member)
     return contents[0], contents[1]
+
+
+def _header(stream: io.BufferedIOBase) -> tarfile.TarInfo | None:
+    """Read what begins a member; None at the end.
+
+    By itself: of the extensions that tarfile follows (sparse files, names as long as wanted, headers of
+    headers) a bundle has none.
+    """
+    block = stream.read(tarfile.BLOCKSIZE)
+    if not block.strip(b"\0"):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+    except tarfile.HeaderError:
+        raise BundleInvalid("This is no bundle: it is not a tar file, or it is truncated.") from None
+
+
+def _foreign(member: tarfile.TarInfo) -> BundleInvalid:
+    name = quotable(member.name, 80)
+    return BundleInvalid(f"This is no bundle: it holds {name!r}, not {' and '.join(MEMBERS)} alone.")
 
 
 class Model:

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     StringConstraints,
     ValidationError,
@@ -58,7 +59,10 @@ def _reasonable(dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Shape = Annotated[
-    tuple[Annotated[int, Field(gt=0, le=2**31)], ...], Field(max_length=8), AfterValidator(_reasonable)
+    tuple[Annotated[int, Field(gt=0, le=2**31)], ...],
+    FailFast(),
+    Field(max_length=8),
+    AfterValidator(_reasonable),
 ]
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=30 * 86400.0, allow_inf_nan=False)]
 

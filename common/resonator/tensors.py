@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 MAX_NAME = 256
 
@@ -15,5 +15,5 @@ class TensorSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(max_length=MAX_NAME)]
-    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=16)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], FailFast(), Field(max_length=16)]
     dtype: Annotated[str, Field(max_length=16, pattern=r"^[a-z]+[0-9]*$")]

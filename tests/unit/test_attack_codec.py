@@ -168,11 +168,32 @@ def test_attack_by_what_a_refusal_repeats(field: str, value: object) -> None:
     assert heard(msgpack.packb({**plain, field: 1, "body": {field: value}})) is None
 
 
-def test_attack_by_more_faults_than_anybody_reads() -> None:
-    body = {"jobs": [{"a": 1}] * 5000}
-    data = msgpack.packb({"v": 1, "id": "i", "type": "job.list", "src": "s", "body": body})
-    with pytest.raises(MessageInvalid, match=r"job\.list: "):
-        decode(data)
+EMPTY = b"\x80"
+MANY = b"\xdd\x00\x00\x27\x10"  # of ten thousand
+FAULTS = {
+    "job.list": b"\x81\xa4jobs" + MANY + EMPTY * 10_000,
+    "device.list": b"\x81\xa7devices" + MANY + EMPTY * 10_000,
+    "ack": b"\x81\xa3ids" + MANY + EMPTY * 10_000,
+    "kernel.result": b"\x81\xa9latencies" + MANY + EMPTY * 10_000,
+    "kernel.push": b"\x81\xa9arguments" + MANY + EMPTY * 10_000,
+    "job.submit": b"\x81\xa4spec\x81\xa4spec\x81\xa5model\x81\xa6shapes\xde\x01\x00"
+    + b"".join(b"\xa3%03d" % n + MANY + EMPTY * 10_000 for n in range(256)),
+    "job.status": b"\x81\xa5tasks" + MANY + (b"\x81\xa5costs\xdc\x00\xff" + EMPTY * 255) * 10_000,
+}
+
+
+@pytest.mark.parametrize("wire", FAULTS)
+def test_attack_by_more_faults_than_anybody_reads(wire: str) -> None:
+    head = b"\x85\xa1v\x01\xa2id\xa1i\xa4type" + msgpack.packb(wire) + b"\xa3src\xa1s\xa4body"
+    data = head + FAULTS[wire]
+    tracemalloc.start()
+    try:
+        assert heard(data) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2**22 + 100 * len(data)
 
 
 def test_a_long_list_is_read_all_the_same() -> None:

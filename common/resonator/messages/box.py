@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from resonator.jobspec import Label, LabelValue
 from resonator.messages.base import (
@@ -29,18 +29,18 @@ class Identity(Part):
     architecture: Annotated[str, StringConstraints(max_length=64)]
     cpu_model: Text
     extensions: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=512)
+        tuple[Annotated[str, StringConstraints(max_length=64)], ...], FailFast(), Field(max_length=512)
     ] = ()
     cores: Annotated[int, Field(gt=0, le=4096)]
     cores_used: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=4095)], ...], Field(min_length=1, max_length=4096)
+        tuple[Annotated[int, Field(ge=0, le=4095)], ...], FailFast(), Field(min_length=1, max_length=4096)
     ]
     memory: Count
-    gpus: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    gpus: Annotated[tuple[Text, ...], FailFast(), Field(max_length=64)] = ()
     tvm_version: Annotated[str, StringConstraints(max_length=64)]
     agent_version: Annotated[str, StringConstraints(max_length=64)]
     labels: Annotated[dict[Label, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
-    offers: Annotated[tuple[Offer, ...], Field(min_length=1, max_length=16)]
+    offers: Annotated[tuple[Offer, ...], FailFast(), Field(min_length=1, max_length=16)]
 
 
 class Conditions(Part):

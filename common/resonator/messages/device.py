@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 from typing_extensions import Self
 
 from resonator.failures import Failure
@@ -109,7 +109,9 @@ class KernelResult(Message):
     candidate: Identifier
     epoch: Epoch
     latencies: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(max_length=MAX_LATENCIES)
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+        FailFast(),
+        Field(max_length=MAX_LATENCIES),
     ] = ()
     failure: Failure | None = None
     raced: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from resonator.failures import Failure
 from resonator.ids import Name
@@ -123,7 +123,7 @@ class Cost(Part):
     joules: Seconds | None = None
 
 
-Costs = Annotated[tuple[Cost, ...], Field(max_length=len(get_args(Outcome)))]
+Costs = Annotated[tuple[Cost, ...], FailFast(), Field(max_length=len(get_args(Outcome)))]
 
 
 class TaskStatus(Part):
@@ -177,11 +177,11 @@ class JobStatus(Message):
     failed_trials: Count = 0
     elapsed: Seconds = 0.0
     estimate: Seconds | None = None
-    tasks: Annotated[tuple[TaskStatus, ...], Field(max_length=4096)] = ()
+    tasks: Annotated[tuple[TaskStatus, ...], FailFast(), Field(max_length=4096)] = ()
     untuned: Latency | None = None
     tuned: Latency | None = None
     costs: Costs = ()
-    activities: Annotated[tuple[Activity, ...], Field(max_length=256)] = ()
+    activities: Annotated[tuple[Activity, ...], FailFast(), Field(max_length=256)] = ()
     bundle: BlobRef | None = None
     failure: Failure | None = None
 
@@ -190,7 +190,7 @@ class JobList(Message):
     """Answers `job.query`."""
 
     wire: ClassVar[str] = "job.list"
-    jobs: Annotated[tuple[JobStatus, ...], Field(max_length=1000)]
+    jobs: Annotated[tuple[JobStatus, ...], FailFast(), Field(max_length=1000)]
 
 
 class DeviceDrain(Message):
@@ -240,4 +240,4 @@ class DeviceList(Message):
     """Answers `device.query`."""
 
     wire: ClassVar[str] = "device.list"
-    devices: Annotated[tuple[DeviceReport, ...], Field(max_length=10_000)]
+    devices: Annotated[tuple[DeviceReport, ...], FailFast(), Field(max_length=10_000)]

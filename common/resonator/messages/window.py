@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from resonator.ids import Name
 from resonator.jobspec import Duration, Measure
@@ -48,7 +48,7 @@ class KernelPush(Message):
     candidate: Identifier
     blob: BlobRef
     device_kind: Literal["cpu", "cuda"] = "cpu"
-    arguments: Annotated[tuple[TensorSpec, ...], Field(max_length=64)] = ()
+    arguments: Annotated[tuple[TensorSpec, ...], FailFast(), Field(max_length=64)] = ()
     race_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     model: bool = False
     reference: BlobRef | None = None
@@ -58,4 +58,4 @@ class Ack(Message):
     """The receiver's application has taken these messages for good; the sender may forget them."""
 
     wire: ClassVar[str] = "ack"
-    ids: Annotated[tuple[Identifier, ...], Field(max_length=1000)]
+    ids: Annotated[tuple[Identifier, ...], FailFast(), Field(max_length=1000)]
