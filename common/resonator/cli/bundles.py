@@ -57,19 +57,15 @@ def _run(bundle: Path, path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    import zipfile
-    import zlib
-
-    import numpy as np
+    from resonator.arrays import ArraysInvalid, read_arrays
 
     try:
-        with open(path, "rb") as file:  # numpy would leave it open when it is damaged
-            arrays = np.load(file, allow_pickle=False)
-            return {name: arrays[name] for name in arrays.files}
+        with open(path, "rb") as file:
+            return read_arrays(file)
     except OSError as error:
         raise InputInvalid(f"--input {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputInvalid(f"--input {path} is not a file of numpy.savez (.npz)") from error
+    except ArraysInvalid as error:
+        raise InputInvalid(f"--input {path} {error}") from error
 
 
 def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

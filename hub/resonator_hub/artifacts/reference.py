@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from resonator.arrays import read_arrays
 from resonator.tensors import TensorSpec
 from resonator_hub.calls import once
 from resonator_hub.frontends.model import ModelInvalid
@@ -69,9 +70,8 @@ def pack_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def unpack_arrays(data: bytes) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of an npz file by name; pickled objects are refused."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Return the arrays of an npz file by name. Raises `ArraysInvalid`."""
+    return read_arrays(io.BytesIO(data))
 
 
 def _random_array(spec: TensorSpec, random: np.random.Generator) -> NDArray[np.generic]:
