@@ -15,13 +15,18 @@ _BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _SIZES = [_SCALARS.get(head, 1) for head in range(256)]
 
 
+MOST_ELEMENTS = 500_000
+"""Of a message: a list of ten thousand boxes has as many; a parser takes about a microsecond for each."""
+
+
 def too_deep(data: bytes, most: int) -> bool:
     """Whether containers lie within each other deeper than `most`, or promise more than there can be.
 
-    False for what is no msgpack otherwise: its parser will tell.
+    More than `MOST_ELEMENTS` are too many as well. False for what is no msgpack: its parser will tell.
     """
     position, end = 0, len(data)
     missing = [1]  # of each open container: its elements that are still to come
+    promised = 0
     while position < end and missing:
         missing[-1] -= 1
         head = data[position]
@@ -34,7 +39,8 @@ def too_deep(data: bytes, most: int) -> bool:
             elements, size = _container(data, position)
             position += size
             missing.append(elements)
-            if len(missing) > most + 1 or elements > end - position:
+            promised += elements
+            if len(missing) > most + 1 or elements > end - position or promised > MOST_ELEMENTS:
                 return True
         else:
             position += _SIZES[head]
