@@ -22,6 +22,10 @@ def reference(store: BlobStore, digest: str, *, inline: bool = True) -> BlobRef:
 def unpack(ref: BlobRef) -> bytes:
     """Return the bytes that came along; raises MessageInvalid when they are not what was announced."""
     assert ref.data is not None, "only what rides along can be unpacked"
+    if ref.size > MAX_INLINE:
+        raise MessageInvalid(
+            f"blob {ref.digest}: {ref.size} bytes are said to have come along; at most {MAX_INLINE} may"
+        )
     decoder = zlib.decompressobj()
     try:
         data = decoder.decompress(ref.data, ref.size + 1)
