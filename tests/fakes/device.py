@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 from fakes.shell import BOX, SITE, state
 from resonator.bus import topics
@@ -29,7 +30,8 @@ from resonator.trust.seal import Seal
 class FakeDevice:
     """Accepts windows of rising epochs and answers each kernel with a latency made of its candidate's name.
 
-    `paused` while cleared keeps results back; `acked` are the ids the hub has acknowledged.
+    `paused` while cleared keeps results back; `acked` are the ids the hub has acknowledged. `says` makes what
+    it says of what came out, which is the same unless it lies.
     """
 
     def __init__(self, bus: Bus, *, epoch: int = 0, seal: Seal | None = None) -> None:
@@ -39,6 +41,7 @@ class FakeDevice:
         self.open: str | None = None
         self.pushed: list[KernelPush] = []
         self.acked: set[str] = set()
+        self.says: Callable[[KernelResult], KernelResult] = lambda result: result
         self.reported: list[str] = []
         self.results: list[tuple[str, KernelResult]] = []
         self.paused = asyncio.Event()
@@ -103,7 +106,7 @@ class FakeDevice:
             error=1e-7 if push.model else None,
             device_time=0.001,
         )
-        self.reported.append(await self._say("result", result, message_id=message_id))
+        self.reported.append(await self._say("result", self.says(result), message_id=message_id))
 
     async def _on_ack(self, received: Received) -> None:
         ack = received.message

@@ -73,6 +73,27 @@ def test_a_dirty_result_ends_the_window_and_puts_the_kernel_back() -> None:
     assert {one.candidate for one in play.take(c.Profile)} == {one.candidate for one in (first, *others)}
 
 
+def test_trust_a_device_whose_results_cannot_be_true_is_bad_and_its_kernels_go_to_another() -> None:
+    # Given a device that lies again and again
+    play = Play()
+    play.box()
+    pushed = play.tuning()
+    for _ in range(3):
+        play.feed(play.result(pushed[0], kind=FailureKind.IMPLAUSIBLE))
+        for closing in play.take(c.CloseWindow):
+            play.closed(closing.device, closing.epoch)
+        play.wait(60.0)
+        for window in play.take(c.OpenWindow):
+            play.open(window)
+        pushed = play.take(c.Profile) or pushed
+    # Then it is bad, nothing that it said is a record, and the next device has its kernels
+    assert play.scheduler.devices()[0].health == "bad"
+    assert play.take(c.Record) == []
+    play.feed(e.DeviceLost(play.now, BOX))
+    play.box(OTHER)
+    assert [window.device for window in play.take(c.OpenWindow)] == [OTHER]
+
+
 def test_a_kernel_without_luck_is_given_up_and_the_round_goes_on_without_it() -> None:
     play = Play()
     play.box()
