@@ -129,7 +129,9 @@ def outcome(message: Any, told: Signature) -> Outcome:
         cpu_s = max(0.0, float(cpu_s))
         if kind is None:
             return Outcome(cpu_s, told.result.validate_python(value))
-        return Outcome(cpu_s, error=_KINDS[kind](str(value)[:MAX_TEXT]))
+        if not isinstance(value, str):
+            raise TypeError(value)
+        return Outcome(cpu_s, error=_KINDS[kind](value[:MAX_TEXT]))
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         raise Garbled(f"{told.name} came back with something else than it returns") from error
 

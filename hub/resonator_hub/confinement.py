@@ -15,6 +15,8 @@ from resonator import sandbox
 MAX_FILES = 256
 MAX_PROCESSES = 16384
 """Of this user in all: whatever goes wrong here leaves room for others."""
+EXPENDABLE = "500"
+"""Where the machine runs out of memory, the kernel ends a worker before the hub."""
 _MAPPED = 2**30
 """What a worker may map beside its own memory: libraries and files."""
 _PR_SET_PDEATHSIG = 1
@@ -31,6 +33,7 @@ def confine(
     """
     os.setpgid(0, 0)  # so that its linkers can be ended with it
     _die_with_parent()
+    Path("/proc/self/oom_score_adj").write_text(EXPENDABLE)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_AS, _mapped_bytes() + memory_bytes + _MAPPED)  # counts shared memory, too

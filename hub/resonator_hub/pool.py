@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,7 +105,8 @@ class _Worker:
             return None
         except channel.Garbled as error:
             return calls.Outcome(time.monotonic() - began, error=ComputeFailed(str(error)))
-        return outcome
+        possible_s = (time.monotonic() - began) * (os.cpu_count() or 1)
+        return replace(outcome, cpu_s=min(outcome.cpu_s, possible_s))
 
     def kill(self) -> None:
         """End the process, whatever it has started, and with them the call that waits for it."""

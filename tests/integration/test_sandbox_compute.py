@@ -138,7 +138,7 @@ async def test_attack_by_a_worker_that_was_taken_over_and_lies(said: bytes, comp
 async def test_attack_by_calls_that_are_no_stages(pool: WarmPool, compute: Compute) -> None:
     for function in (os.system, lambda: 0, eval, WarmPool):
         with pytest.raises(TypeError, match="cannot run in another process"):
-            pool.submit(function, "true")  # type: ignore[arg-type]
+            pool.submit(function, "true")
     with pytest.raises(RuntimeError, match="is not a stage"):
         await compute.run(no_stage, timeout_s=TIMEOUT_S)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,7 +185,7 @@ def test_attack_by_the_shape_of_an_input(shape: list[int], says: str) -> None:
 
 
 def test_attack_by_many_inputs_that_are_large_together() -> None:
-    shapes = {f"x{number}": [2**14, 2**14] for number in range(8)}
+    shapes: dict[str, Sequence[int | str]] = {f"x{number}": [2**14, 2**14] for number in range(8)}
     with pytest.raises(ModelInvalid, match="take 8589934592 bytes; at most 4294967296 are accepted"):
         check(model([relu(inputs="x0")], shapes, ["y"]), {})
 
