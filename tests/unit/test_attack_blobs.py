@@ -1,96 +1,167 @@
-"""Blobs that unfold to more than they are worth, by whichever door they come."""
+"""Blobs from somebody who lies about them: what is kept is what was named, or nothing is."""
 
 from __future__ import annotations
 
-import io
-import tarfile
+import random
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from fakes.compute import FakeCompute
-from resonator import bundle
-from resonator.bus.blobs import digest_of
-from resonator.errors import MessageInvalid
-from resonator.messages import MAX_INLINE, BlobRef
+from resonator.bus.assembly import Assembly
+from resonator.bus.blobs import BlobStore, digest_of, serve
+from resonator.bus.pull import MOST_WINDOW, Pull
+from resonator.errors import InputInvalid, MessageInvalid
+from resonator.failures import Failure, FailureKind
+from resonator.messages import MAX_BLOB, MAX_CHUNK, MAX_INLINE, BlobAbsent, BlobChunk, BlobRef, BlobRequest
+from resonator_agent.intake import Intake
 from resonator_hub import inline
-from resonator_hub.frontends import ModelInvalid
-from resonator_hub.jobs.reception import Reception
 
-MIB = 2**20
+SIZE = 3 * MAX_CHUNK + 5
+DATA = random.Random(1).randbytes(SIZE)
+DIGEST = digest_of(DATA)
+PLACES = st.one_of(
+    st.sampled_from([0, 1, MAX_CHUNK - 1, MAX_CHUNK, 2 * MAX_CHUNK, 3 * MAX_CHUNK, SIZE, MAX_BLOB]),
+    st.integers(0, MAX_BLOB),
+)
+ANSWERS = st.one_of(
+    st.builds(BlobAbsent, digest=st.sampled_from([DIGEST, "0" * 64])),
+    st.builds(
+        BlobChunk,
+        digest=st.sampled_from([DIGEST, DIGEST, "0" * 64]),
+        offset=PLACES,
+        total=st.sampled_from([SIZE, SIZE, SIZE, SIZE - 1, 0, MAX_BLOB]),
+        data=st.sampled_from([b"", b"x", bytes(5), bytes(MAX_CHUNK), DATA[:MAX_CHUNK], DATA[-5:]]),
+    ),
+    st.none(),
+)
+"""Where there is none, the next request is answered as it should be."""
 
 
-def test_what_rides_along_comes_back() -> None:
-    data = bytes(MAX_INLINE)
-    assert inline.unpack(BlobRef(digest=digest_of(data), size=len(data), data=zlib.compress(data))) == data
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("said", [10, MAX_INLINE, 2**31])
-def test_attack_by_compressed_zeros_that_ride_along(said: int) -> None:
-    packed = zlib.compress(bytes(128 * MIB), 1)
-    ref = BlobRef(digest="0" * 64, size=said, data=packed)
+@given(st.lists(ANSWERS, max_size=30))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_attack_by_answers_nobody_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, answers: list[BlobChunk | BlobAbsent | None]
+) -> None:
+    root = tmp_path_factory.mktemp("pull")
+    store, peer = BlobStore(root / "near"), BlobStore(root / "far")
+    peer.put(DATA)
+    assembly = Assembly(store, DIGEST, SIZE)
+    asked: list[BlobRequest] = []
+    for answer in answers:
+        asked += assembly.requests(0.0)
+        if answer is None and asked:
+            answer = serve(peer, asked.pop(0))
+        if answer is not None:
+            assembly.accept(answer)
+
+    assert all(request.offset + request.length <= SIZE for request in asked)
+    if assembly.done:
+        assert store.get(DIGEST) == DATA
+    else:
+        assert not store.has(DIGEST)
+        assert files(store.path(DIGEST).parent) == []
+    assert assembly.failure is None or assembly.failure.kind is FailureKind.BLOB_CORRUPT
+    assert {path.name for path in files(root / "near")} <= {DIGEST}
+
+
+@given(st.integers(0, SIZE - 1), st.integers(1, 255))
+@settings(max_examples=40, deadline=None)
+def test_attack_by_a_changed_byte(tmp_path_factory: pytest.TempPathFactory, place: int, flip: int) -> None:
+    store = BlobStore(tmp_path_factory.mktemp("near"))
+    changed = bytearray(DATA)
+    changed[place] ^= flip
+    assembly = Assembly(store, DIGEST, SIZE)
+    while requests := assembly.requests(0.0):
+        for one in requests:
+            data = bytes(changed[one.offset : one.offset + one.length])
+            assembly.accept(BlobChunk(digest=DIGEST, offset=one.offset, total=SIZE, data=data))
+
+    assert not assembly.done
+    assert not store.has(DIGEST)
+    assert assembly.failure is not None
+    assert "what came has the digest" in assembly.failure.detail
+    assert not store.partial_path(DIGEST).exists()
+
+
+def test_attack_by_a_blob_of_four_gigabytes_holds_little_in_memory() -> None:
+    pull = Pull(DIGEST, MAX_BLOB)
     tracemalloc.start()
     try:
-        with pytest.raises(MessageInvalid, match=r"another size or digest|at most 1048576 may"):
+        for _ in range(100):
+            for request in pull.requests(0.0):
+                if request.offset:
+                    data = bytes(request.length)
+                    chunk = BlobChunk(digest=DIGEST, offset=request.offset, total=MAX_BLOB, data=data)
+                    assert pull.accept(chunk) == b""
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2 * MOST_WINDOW * MAX_CHUNK
+
+
+@given(
+    st.text(max_size=80)
+    | st.sampled_from(["../../etc/passwd", "/etc/passwd", "a" * 64 + "\n", "A" * 64, ".."])
+)
+@settings(max_examples=200, deadline=None)
+def test_attack_by_names_that_lead_elsewhere(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    root = tmp_path_factory.mktemp("store")
+    store = BlobStore(root / "blobs")
+    for use in (store.path, store.partial_path, store.has, store.get, store.delete):
+        with pytest.raises(InputInvalid, match="is no digest"):
+            use(name)
+    with pytest.raises(ValidationError):
+        BlobRequest(digest=name, offset=0, length=1)
+    assert files(root) == []
+
+
+@given(st.integers(0, MAX_BLOB), st.integers(1, MAX_CHUNK))
+@settings(max_examples=100, deadline=None)
+def test_attack_by_requests_beyond_the_end(
+    tmp_path_factory: pytest.TempPathFactory, offset: int, length: int
+) -> None:
+    store = BlobStore(tmp_path_factory.mktemp("far"))
+    store.put(b"kernel")
+    answer = serve(store, BlobRequest(digest=digest_of(b"kernel"), offset=offset, length=length))
+    assert isinstance(answer, BlobChunk)
+    assert answer.data == b"kernel"[offset : offset + length]
+
+
+BOMB = zlib.compress(bytes(512 * 2**20), 9)
+
+
+@pytest.mark.parametrize("size", [len(DATA), MAX_INLINE])
+@pytest.mark.parametrize("packed", [BOMB, b"", b"no zlib", zlib.compress(b"other"), zlib.compress(DATA)[:-9]])
+def test_attack_by_bytes_that_ride_along(tmp_path: Path, packed: bytes, size: int) -> None:
+    ended: list[Failure | None] = []
+    store = BlobStore(tmp_path)
+    intake = Intake(store, lambda request: None, lambda digest, failure: ended.append(failure))
+    ref = BlobRef(digest=DIGEST, size=size, data=packed)
+    tracemalloc.start()
+    try:
+        intake.fetch(ref)
+        with pytest.raises(MessageInvalid, match=DIGEST):
             inline.unpack(ref)
-        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-
-def test_attack_by_a_model_that_is_too_large_is_refused_before_it_is_fetched() -> None:
-    reception = Reception(FakeCompute(), max_model=1000)
-    reception.weigh(1000, bench=False)
-    with pytest.raises(ModelInvalid, match="The model has 1001 bytes; at most 1000 are accepted"):
-        reception.weigh(1001, bench=False)
-    reception.weigh(1001, bench=True)
-    with pytest.raises(ModelInvalid, match=f"The bundle has {2**40} bytes; at most"):
-        reception.weigh(2**40, bench=True)
+    assert [failure.kind for failure in ended if failure] == [FailureKind.BLOB_CORRUPT]
+    assert not store.has(DIGEST)
+    assert peak < 8 * MAX_INLINE
 
 
-def sparse_bundle(size: int) -> bytes:
-    """A tar file whose library is a hole of `size` bytes."""
-    manifest = bundle.Manifest(name="m", target="llvm", inputs=(), outputs=())
-    whole = bytearray(bundle.pack(b"library", manifest))
-    start = whole.rindex(bundle.LIBRARY.encode() + bytes(8))
-    member = tarfile.TarInfo.frombuf(bytes(whole[start : start + 512]), "utf-8", "strict")
-    member.type = tarfile.GNUTYPE_SPARSE
-    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    header[483:495] = b"%011o\0" % size
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(whole[:start] + header + whole[start + 512 :])
-
-
-def test_attack_by_a_bundle_with_a_hole() -> None:
-    data = sparse_bundle(2**31)
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        assert tar.getmember(bundle.LIBRARY).size == 2**31
-    tracemalloc.start()
-    try:
-        with pytest.raises(bundle.BundleInvalid, match="This is no bundle"):
-            bundle.read(data)
-        assert tracemalloc.get_traced_memory()[1] < MIB
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
-def test_attack_by_a_bundle_of_headers_of_headers(kind: bytes) -> None:
-    header = tarfile.TarInfo("x")
-    header.type = kind
-    data = header.tobuf(tarfile.USTAR_FORMAT) * 10_000
-    with pytest.raises(bundle.BundleInvalid, match="This is no bundle"):
-        bundle.read(data)
-
-
-def test_attack_by_a_library_that_is_said_to_be_larger_than_the_file() -> None:
-    manifest = bundle.Manifest(name="m", target="llvm", inputs=(), outputs=())
-    whole = bytearray(bundle.pack(b"library", manifest))
-    start = whole.rindex(bundle.LIBRARY.encode() + bytes(8))
-    member = tarfile.TarInfo.frombuf(bytes(whole[start : start + 512]), "utf-8", "strict")
-    member.size = 2**31
-    whole[start : start + 512] = member.tobuf(tarfile.USTAR_FORMAT)
-    with pytest.raises(bundle.BundleInvalid, match=r"truncated inside model\.so"):
-        bundle.read(bytes(whole))
+def test_attack_by_a_bomb_that_announces_its_size() -> None:
+    assert len(BOMB) < MAX_INLINE
+    with pytest.raises(ValidationError, match="do not ride along"):
+        BlobRef(digest=DIGEST, size=512 * 2**20, data=BOMB)

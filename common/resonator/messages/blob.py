@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from resonator.ids import Digest
 from resonator.messages.base import (
@@ -17,11 +18,20 @@ from resonator.messages.base import (
 
 
 class BlobRef(Part):
-    """Bytes named by their SHA-256; `data` carries small ones along (zlib), large ones are pulled."""
+    """Bytes named by their SHA-256; `data` carries small ones along (zlib), large ones are pulled.
+
+    Small are those of up to `MAX_INLINE` bytes before they were packed.
+    """
 
     digest: Digest
     size: Size
     data: Annotated[bytes, Field(max_length=MAX_INLINE)] | None = None
+
+    @model_validator(mode="after")
+    def _fits_inside(self) -> Self:
+        if self.data is not None and self.size > MAX_INLINE:
+            raise ValueError(f"{self.size} bytes do not ride along, at most {MAX_INLINE} do")
+        return self
 
 
 class BlobRequest(Message):
