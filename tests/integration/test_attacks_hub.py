@@ -77,7 +77,7 @@ async def release(scene: Scene) -> None:
 
 
 async def heard_all(scene: Scene) -> None:
-    """Wait until the hub has heard all that was said on the good device's topics: the last of it is genuine."""
+    """Wait until the hub has heard all that was said on the good device's topics, last something genuine."""
     closed = WindowClosed(epoch=10**6, job="none", reason="restarted")
     last = await scene.device.peer.send(topics.device_up(SITE, BOX, "window"), closed)
 
