@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench lock schemas clean
+FUZZED := $(VENV)/.fuzzing
+RUNS ?= 10000000
+
+.PHONY: demo test check bench fuzz lock schemas clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml requirements.lock
@@ -27,6 +30,13 @@ check: $(STAMP)  ## style, types and layers
 
 bench: $(STAMP)  ## measurements, one script each, into benchmarks/RESULTS.md; QUICK=1 for short ones
 	$(BIN)/python benchmarks/run_all.py
+
+$(FUZZED): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
+	touch $@
+
+fuzz: $(FUZZED)  ## RUNS inputs to the codec, from where the last run ended
+	$(BIN)/python tests/fuzz/fuzz_codec.py -runs=$(RUNS) .fuzz/codec
 
 schemas: $(STAMP)  ## regenerate what deploy/ derives from the code
 	$(BIN)/python -m resonator.jobspec > deploy/job.schema.json
