@@ -221,7 +221,12 @@ def test_claims_are_added_up_window_by_window() -> None:
     assert claims.objection(DEVICE, 1, 6.0, 112.0) is None
     claims.opened(DEVICE, 2, 112.0)
     assert claims.objection(DEVICE, 2, 6.0, 118.0) is None
-    assert claims.objection(DEVICE, 7, 1e6, 119.0) is None
+    assert claims.objection(DEVICE, 7, 3000.0, 119.0) is None
+
+
+def test_attack_by_endless_time_in_a_window_of_which_nothing_is_known() -> None:
+    said = Claims().objection(DEVICE, 7, 1e308, 119.0)
+    assert said == "device_time: 1e+308 s; at most 3600 s are accepted"
 
 
 async def test_a_disturbed_kernel_may_be_measured_twice_in_one_window(bench: Bench) -> None:

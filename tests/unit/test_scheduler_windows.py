@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from fakes.fleet import BLOB, BOX, JOB, Play
 from resonator.failures import FailureKind
 from resonator.ids import DeviceId, JobId
-from resonator.messages import Drain, JobState
+from resonator.jobspec import Measure
+from resonator.messages import DeviceList, DeviceState, Drain, JobState, Status, WindowGrant
 from resonator_hub.scheduler import Knobs
 from resonator_hub.scheduler import commands as c
 from resonator_hub.scheduler import events as e
@@ -20,6 +22,19 @@ def test_the_first_epoch_is_above_the_highest_the_device_has_accepted() -> None:
     play.box(epoch=41)
     play.submit(bundle=BLOB)
     assert [one.epoch for one in play.take(c.OpenWindow)] == [42]
+
+
+def test_attack_by_the_highest_epoch_a_device_may_say_leaves_room_for_windows() -> None:
+    highest = 2**61 - 1
+    DeviceState(status=Status.IDLE, session=1, instance="i", epoch=highest)
+    with pytest.raises(ValidationError):
+        DeviceState(status=Status.IDLE, session=1, instance="i", epoch=highest + 1)
+    play = Play()
+    play.box(epoch=highest)
+    play.submit(bundle=BLOB)
+    (window,) = play.take(c.OpenWindow)
+    WindowGrant(epoch=window.epoch, job=JOB, duration=window.duration_s, measure=Measure())
+    DeviceList(devices=tuple(play.scheduler.devices()))
 
 
 def test_a_refused_window_is_asked_for_again_above_the_highest() -> None:

@@ -26,6 +26,9 @@ MAX_WATTS = 20_000.0
 
 MAX_LATENCIES = 1000
 
+SeenEpoch = Annotated[int, Field(ge=0, lt=2**61)]
+"""What a device says it has seen, at most half of what there is: room for all windows it will be granted."""
+
 
 class Status(str, Enum):
     """A device's presence and occupation, as it announces them."""
@@ -47,7 +50,7 @@ class DeviceState(Message):
     status: Status
     session: Count
     instance: Identifier
-    epoch: Epoch = 0
+    epoch: SeenEpoch = 0
     identity: Identity | None = None
     credit: Size = 0
     reason: Text = ""
@@ -80,7 +83,7 @@ class WindowRefused(Message):
     wire: ClassVar[str] = "window.refused"
     epoch: Epoch
     job: Name
-    highest: Epoch
+    highest: SeenEpoch
     reason: Text
 
 

@@ -8,6 +8,8 @@ from resonator.ids import DeviceId
 
 RATE, SLACK_S = 1.01, 0.05
 """How much faster than the hub's a device's clock may run, and what is granted to its granularity."""
+LONGEST_S = 3600.0
+"""No kernel and no model takes so long: its time limit is ten minutes at most."""
 _REMEMBERED = 16
 """Windows of a device whose late results are still judged; older ones are taken at their word."""
 
@@ -33,6 +35,8 @@ class Claims:
 
     def objection(self, device: DeviceId, epoch: int, device_time_s: float, at: float) -> str | None:
         """Take a claim made at `at` and return None, or say why it cannot be true."""
+        if device_time_s > LONGEST_S:
+            return f"device_time: {device_time_s:g} s; at most {LONGEST_S:g} s are accepted"
         window = self._windows.get(device, {}).get(epoch)
         if window is None:  # opened in an earlier life of this hub
             return None
