@@ -6,6 +6,7 @@ a second. It says `flooding` when it begins; at its end, as a JSON list, how man
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -137,6 +138,23 @@ def flood(sock: socket.socket, packets: list[bytes], rate: int, count: int) -> t
     return sent, took_s
 
 
+def knock(url: str, rate: int, count: int) -> tuple[int, float]:
+    """Begin one connection after the other without a certificate; return as `flood` does."""
+    address = parse_broker_url(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    print("flooding", flush=True)
+    made, began = 0, time.monotonic()
+    while not stop.is_set() and made != count:
+        with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), 10) as sock:
+            context.wrap_socket(sock).close()
+        made += 1
+        stop.wait(max(0.0, began + made / rate - time.monotonic()))
+    return made, time.monotonic() - began
+
+
 def _drain(sock: socket.socket) -> None:
     """Read acknowledgements, so that the broker goes on reading."""
     try:
@@ -147,6 +165,9 @@ def _drain(sock: socket.socket) -> None:
 
 
 def main(url: str, folder: str, kind: str, qos: str, size: str, rate: str, count: str) -> None:
+    if kind == "knocks":
+        print(json.dumps(knock(url, int(rate), int(count))), flush=True)
+        return
     credentials = Credentials.load(Path(folder)) if folder else None
     party = credentials.party if credentials else Party("device", "local", "flooder")
     source = Source(party, Seal(credentials) if credentials else None, int(size))

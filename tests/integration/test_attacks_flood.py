@@ -9,16 +9,21 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import mqtt5
 import pytest
 
 from fakes import flooder
+from fakes.brokers import embedded
 from fakes.fleet_authority import Fleet
+from fakes.raw_mqtt import RawClient
 from fakes.scene import BAD, BOB, Scene, staged
 from fakes.shell import SITE, state
 from fakes.speakers import speaking
 from resonator.bus import topics
 from resonator.bus.gate import ALLOWANCES
+from resonator.bus.mqtt import MqttBus
 from resonator.trust import Party
+from resonator_hub.broker import connection
 
 RATE, COUNT = 10_000, 20_000
 LONG_S = 60.0
@@ -82,3 +87,26 @@ async def test_attack_by_flood_of_requests_keeps_no_other_client_waiting(tmp_pat
             await scene.submit()
             await scene.succeeds()
         assert scene.refused["flood"] > ALLOWANCES["client", "request"].burst
+
+
+async def test_attack_by_flood_on_loopback_is_read_no_faster_than_a_hub_can_bear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "PUBLISH_BURST", 200.0)
+    monkeypatch.setattr(connection, "PUBLISH_RATE", 400.0)
+    flood = 1000
+    async with embedded() as broker, MqttBus(broker.url) as hub, MqttBus(broker.url) as good:
+        await hub.subscribe("#")
+        await asyncio.gather(hub.wait_connected(5), good.wait_connected(5))
+        bad = await RawClient.connect(broker.url, "bad")
+        for _ in range(flood):
+            bad.send(mqtt5.PublishPacket("bad", b"x"))
+        deliveries = hub.deliveries()
+        heard = [await anext(deliveries)]
+        publishing = asyncio.ensure_future(good.publish("good", b"x"))
+        while len(heard) <= flood:
+            heard.append(await asyncio.wait_for(anext(deliveries), LONG_S))
+        await publishing
+        await bad.hang_up()
+    assert sorted(one.topic for one in heard) == ["bad"] * flood + ["good"], "nothing is lost"
+    assert heard[-1].topic == "bad", "who says little does not wait until the flood is over"

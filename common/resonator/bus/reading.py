@@ -93,6 +93,8 @@ class Reading:
             place += 2
         length, place = _varint(body, place)
         place += length  # no meaning lives in properties
+        if place > len(body):
+            raise _Malformed
         try:
             name = topic.decode()
         except UnicodeDecodeError:
