@@ -52,7 +52,7 @@ async def test_trust_from_nothing_to_a_tuned_model_as_it_is_printed(tmp_path: Pa
 
 
 async def run(script: Path, home: Path) -> str:
-    """Run the script in a network of its own, at home in an empty folder; return all that was said."""
+    """Run the script at home in an empty folder; return all that was said."""
     programs = Path(sys.executable).parent
     environment = {
         "HOME": str(home),
@@ -62,8 +62,6 @@ async def run(script: Path, home: Path) -> str:
     }
     process = await asyncio.create_subprocess_exec(
         *alone(),
-        sys.executable,
-        loopback.__file__,
         "bash",
         str(script),
         cwd=home,
@@ -85,7 +83,7 @@ async def run(script: Path, home: Path) -> str:
 def alone() -> list[str]:
     """Return how to run something in a network of its own, which the machine must allow."""
     if shutil.which(ALONE[0]) and os.spawnvp(os.P_WAIT, ALONE[0], [*ALONE, "true"]) == 0:
-        return ALONE
+        return [*ALONE, sys.executable, loopback.__file__]
     reason = "this machine does not allow namespaces, so that the printed ports may be taken"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
