@@ -116,7 +116,7 @@ class MqttBus:
         self._hooks.append(hook)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield what arrives, in order for each sender, until the bus is closed; for one reader."""
+        """Yield what arrives, in order for each sender below, until the bus is closed; for one reader."""
         while (delivery := await self._inbox.take()) is not None:
             yield delivery
         if self._keeper is not None and not self._keeper.cancelled():
@@ -200,14 +200,15 @@ class MqttBus:
             await connection.close()
 
     def _take(self, delivery: Delivery) -> None:
-        """Queue what has arrived, unless its sender has said too much."""
-        topic, whose = delivery.topic, sender(delivery.topic)
+        """Queue what has arrived, unless its sender has said too much; what comes from above has one turn."""
+        topic = delivery.topic
         if not self.gate.admits(topic):
             return
-        if self._inbox.waiting(whose) >= MOST_WAITING and "/up/" in topic:
+        whose = sender(topic) if "/up/" in topic else ""
+        if whose and self._inbox.waiting(whose) >= MOST_WAITING:
             self.gate.refuse("flood", topic, f"{MOST_WAITING} messages of its sender wait already")
-            return
-        self._inbox.put(whose, delivery)
+        else:
+            self._inbox.put(whose, delivery)
 
     def _leave(self, connection: Connection) -> None:
         """Nothing more is sent on `connection`."""
