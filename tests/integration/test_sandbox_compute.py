@@ -155,3 +155,20 @@ async def test_attack_on_the_next_model_is_none_where_each_has_a_process_of_its_
     assert before != after
     with pytest.raises(ModelInvalid, match="not an ONNX file"):
         await compute.run(check, b"\x08", {}, timeout_s=TIMEOUT_S)
+
+
+async def test_attack_by_ten_million_nodes_of_two_bytes(compute: Compute) -> None:
+    """Read, each takes a hundred bytes: what that comes to is bounded by the process that reads them."""
+    with pytest.raises(ModelInvalid, match=r"takes too much memory|nodes; at most"):
+        await compute.run(
+            check, residual_net() + _field(7, b"\x0a\x00" * 10_000_000), {}, timeout_s=TIMEOUT_S
+        )
+    assert await works(compute)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """Return a field of a protobuf message."""
+    size, varint = len(data), b""
+    while size > 127:
+        varint, size = varint + bytes([size & 127 | 128]), size >> 7
+    return bytes([number << 3 | 2]) + varint + bytes([size]) + data

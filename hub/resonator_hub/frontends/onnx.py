@@ -93,7 +93,7 @@ def parse(model: bytes) -> Any:
     try:
         proto = onnx.load_from_string(model)
     except DecodeError:
-        raise ModelInvalid("The model is not an ONNX file, or it is truncated.") from None
+        raise ModelInvalid("The model is not an ONNX file, is truncated, or takes too much memory.") from None
     if not proto.graph.node or not proto.graph.output:
         raise ModelInvalid("The model is not an ONNX file, or its graph is empty.")
     if not proto.opset_import:
