@@ -21,7 +21,14 @@ class Refused(ResonatorError):
     """The peer understood the request and said no; the sentence is its reason."""
 
 
+def readable(text: str) -> str:
+    """Return somebody's words on one line, without signs that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
+
+
 def quotable(text: str, most: int) -> str:
-    """Return somebody's words as a sentence can hold them: one line, `most` characters, nothing to obey."""
-    line = text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
+    """Return somebody's words as a sentence can hold them: as `readable`, in at most so many characters."""
+    line = readable(text)
     return line if len(line) <= most else line[: most - 3] + "..."

@@ -209,7 +209,7 @@ def _field_path(loc: Iterable[int | str]) -> Iterable[int | str]:
 
 def _part(part: int | str) -> str:
     """Spell one step to a field; keys of a map are whatever somebody wrote."""
-    return str(part) if isinstance(part, int) or part.replace("-", "_").isidentifier() else shown(part)
+    return str(part) if isinstance(part, int) else quotable(part, 80)
 
 
 def shown(value: object) -> str:

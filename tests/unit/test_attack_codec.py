@@ -203,3 +203,14 @@ def test_a_long_list_is_read_all_the_same() -> None:
     )
     message = TYPES["device.list"].model_validate({"devices": devices[:1] * 3000})
     assert heard(encode(message, id="i", source="s")) == message
+
+
+def test_attack_by_words_that_a_terminal_would_obey() -> None:
+    said = "\x1b]0;owned\x07fan\nbroken\u202e"
+    state = {"status": "idle", "session": 1, "instance": "i", "reason": said}
+    result = {"job": "m", "candidate": "c", "epoch": 1, "failure": {"kind": "KERNEL_CRASH", "detail": said}}
+    assert TYPES["device.state"].model_validate(state).model_dump()["reason"] == "?]0;owned?fan broken?"
+    told = TYPES["kernel.result"].model_validate(result).model_dump()["failure"]["detail"]
+    assert told == "?]0;owned?fan broken?"
+    with pytest.raises(ValueError, match="instance"):
+        TYPES["device.state"].model_validate({**state, "instance": said})

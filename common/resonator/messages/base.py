@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from resonator.errors import readable
 
 VERSION = 1
 MAX_MESSAGE = 4 * 1024 * 1024
@@ -13,8 +15,9 @@ MAX_INLINE = 1024 * 1024
 MAX_CHUNK = 256 * 1024
 MAX_BLOB = 4 * 1024**3
 
-Text = Annotated[str, StringConstraints(max_length=2000)]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=2000), AfterValidator(readable)]
+"""For people, who read it in terminals."""
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[ -~]+$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=0, le=MAX_BLOB)]
 Epoch = Annotated[int, Field(ge=0, lt=2**62)]
