@@ -303,7 +303,7 @@ def test_a_job_file_is_submitted_and_flags_win_over_it(client: FakeClient, tmp_p
         (["--label", "=el300"], "--label '=el300' is not of the form K=V"),
         (
             ["--label", "a b=c"],
-            "spec.target.labels.'a b': a label's key is made of letters, digits, '.', '_', '/' and '-'",
+            "spec.target.labels.a b: a label's key is made of letters, digits, '.', '_', '/' and '-'",
         ),
         (["--shape", "1,3"], "--shape '1,3' is not of the form NAME=1,3"),
         (["--shape", "x=1,a"], "--shape x=1,a: '1,a' is not a list of whole numbers"),
