@@ -88,6 +88,10 @@ def ignores_interrupts() -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+def variables() -> list[str]:
+    return list(os.environ)
+
+
 def folder() -> str:
     """Return where this worker may write; a pipe there is the way out that it has."""
     return os.getcwd()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -33,7 +34,8 @@ def confine(
     """
     os.setpgid(0, 0)  # so that its linkers can be ended with it
     _die_with_parent()
-    Path("/proc/self/oom_score_adj").write_text(EXPENDABLE)
+    with contextlib.suppress(PermissionError):  # where the hub is more expendable than that
+        Path("/proc/self/oom_score_adj").write_text(EXPENDABLE)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_AS, _mapped_bytes() + memory_bytes + _MAPPED)  # counts shared memory, too

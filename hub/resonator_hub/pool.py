@@ -39,8 +39,19 @@ CPU_S = 7200.0
 LOAD = "resonator_hub.warm:load"
 
 
+_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
+_FAMILIES = ("LC_", "PYTHON", "TVM_", "OMP_", "OPENBLAS_")
+
+
 class ComputeFailed(ResonatorError):
     """A call did not come to a result for reasons of its own process; the sentence says which."""
+
+
+def _environment() -> dict[str, str]:
+    """Return what workers are told of the hub's environment, in which a database's password may be."""
+    return {
+        name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith(_FAMILIES)
+    }
 
 
 class _Call(Future[Any]):
@@ -174,6 +185,8 @@ class WarmPool(Executor):
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
                 start_new_session=True,  # a worker has no terminal that it could type on
             )
         self._threads = [

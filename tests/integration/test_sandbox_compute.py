@@ -28,7 +28,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[WarmPool]:
-    made = WarmPool(1, packages=PACKAGES, load=LOAD, memory_bytes=2**30, cpu_s=2.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESONATOR_HUB_DATABASE", "postgresql://hub:secret@db/resonator")
+        made = WarmPool(1, packages=PACKAGES, load=LOAD, memory_bytes=2**30, cpu_s=2.0)
     yield made
     await asyncio.to_thread(made.shutdown, cancel_futures=True)
 
@@ -57,6 +59,12 @@ async def test_sandbox_attack_by_a_model_that_wants_more_than_to_be_compiled(
     assert {what for what, outcome in found.items() if outcome == "done"} == allowed
     assert set(tmp_path.iterdir()) == {secret}
     assert await works(compute)
+
+
+async def test_sandbox_does_not_know_the_hubs_environment(compute: Compute) -> None:
+    variables = await compute.run(calls.variables, timeout_s=TIMEOUT_S)
+    assert "PATH" in variables
+    assert not [name for name in variables if name.startswith("RESONATOR")]
 
 
 @pytest.mark.parametrize(
