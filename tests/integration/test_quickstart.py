@@ -64,19 +64,20 @@ async def run(script: Path, home: Path) -> str:
         "USER": "root",
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
-    apart = alone()
-    process = await asyncio.create_subprocess_exec(
-        *apart,
-        "bash",
-        str(script),
-        cwd=home,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
+    apart, said = alone(), home / "said"  # a file, because what goes on in the background holds on to it
+    with said.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *apart,
+            "bash",
+            str(script),
+            cwd=home,
+            env=environment,
+            stdout=file,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), LONG_S)
+        code = await asyncio.wait_for(process.wait(), LONG_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -84,8 +85,8 @@ async def run(script: Path, home: Path) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(running.read_text()), signal.SIGTERM)
         await process.wait()
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    assert code == 0, said.read_text()
+    return said.read_text()
 
 
 def alone() -> list[str]:
