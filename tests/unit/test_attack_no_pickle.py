@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("hub", "common", "edge_agent", "benchmarks")
 UNWANTED = re.compile(
     r"\b(pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve|jsonpickle)\b"
-    r"|allow_pickle\s*=\s*(?!False)|\bProcessPoolExecutor\b|\bmultiprocessing\b|\byaml\.(unsafe_)?load\b"
+    r"|allow_pickle\s*=\s*(?!False)|\bProcessPoolExecutor\b|\bmultiprocessing\b|\byaml\.(unsafe_load|full_load|UnsafeLoader|FullLoader|Loader)\b"
 )
 LOADS = re.compile(r"\b(np|numpy)\.load\((?!.*allow_pickle=False)")
 
