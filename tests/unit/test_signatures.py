@@ -151,7 +151,12 @@ async def test_trust_a_peer_signs_what_it_says_and_counts_what_it_does_not_hear(
     box.on(KernelPush, take)
     box.on(WindowGrant, take)
     good = said(seal_of(fleet, HUB), KERNEL)
-    for payload in (said(None, KERNEL), said(seal_of(fleet, OTHER), KERNEL), good[:-1] + b"\0", good):
+    for payload in (
+        said(None, KERNEL),
+        said(seal_of(fleet, OTHER), KERNEL),
+        good[:-1] + bytes([good[-1] ^ 1]),
+        good,
+    ):
         wire.inbox.put_nowait(Delivery(KERNEL, payload, False))
     wire.inbox.put_nowait(None)
     await box.serve()
