@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,40 +84,45 @@ def main() -> None:
         if not kernels.exists():
             kernels.mkdir()
             mixed_kernels.make(kernels, KERNELS)
-        figures = []
-        for flood in FLOODS[:1] if quick() and not wanted else FLOODS:
-            if not wanted or f"{flood.kind}{flood.qos}" in wanted:
-                figures += compare(kernels, flood)
+        chosen = [one for one in FLOODS if f"{one.kind}{one.qos}" in wanted]
+        chosen = chosen or list(FLOODS[:1] if quick() else FLOODS)
+        outside = [one for one in chosen if one.party is not None]
+        inside = [one for one in chosen if one.party is None]
+        figures = compare("Mosquitto", kernels, outside) + compare("embedded broker", kernels, inside)
     if not wanted:
         keep("flood", figures)
 
 
-def compare(kernels: Path, flood: Flood) -> list[Figure]:
-    """Run with and without a flood in turns; return the paces and the ratio of their medians."""
-    runs: dict[bool, list[Run]] = {False: [], True: []}
+def compare(broker: str, kernels: Path, floods: Sequence[Flood]) -> list[Figure]:
+    """Run calm and under each flood in turns; return the paces, and their ratios to the calm one."""
+    if not floods:
+        return []
+    calm, runs = [], {flood: [] for flood in floods}
     for _ in range(PAIRS):
-        for under in (False, True):
-            runs[under].append(run(kernels, flood, under))
-            print(f"{flood.name}, {'flooded' if under else 'calm'}: {runs[under][-1]}", flush=True)
-    pace = {under: statistics.median(one.pace for one in runs[under]) for under in runs}
-    sent = statistics.median(one.sent for one in runs[True])
-    refused = statistics.median(one.refused for one in runs[True])
-    note = f"{sent:.0f} a second were sent, {refused:.0f} refused by the hub in all"
+        calm.append(run(kernels, floods[0], under=False))
+        print(f"{broker}, calm: {calm[-1]}", flush=True)
+        for flood in floods:
+            runs[flood].append(run(kernels, flood, under=True))
+            print(f"{flood.name}: {runs[flood][-1]}", flush=True)
+    pace = statistics.median(one.pace for one in calm)
+    ratios = [figure for flood in floods for figure in judge(flood, runs[flood], pace)]
+    return [Figure(f"{broker}, calm", pace, "trials/min"), *ratios]
+
+
+def judge(flood: Flood, runs: Sequence[Run], calm: float) -> list[Figure]:
+    """Return a flood's pace, and its ratio to the calm one."""
+    pace = statistics.median(one.pace for one in runs)
+    sent = statistics.median(one.sent for one in runs)
+    refused = statistics.median(one.refused for one in runs)
+    note = f"{sent:.0f} a second were sent, {refused:.0f} in all refused by the hub"
+    name = f"{flood.name}: flooded / calm"
     return [
-        Figure(f"{flood.name}: calm", pace[False], "trials/min"),
-        Figure(f"{flood.name}: flooded", pace[True], "trials/min"),
-        Figure(
-            f"{flood.name}: flooded / calm",
-            pace[True] / pace[False],
-            "x",
-            0.9,
-            more_is_better=True,
-            note=note,
-        ),
+        Figure(f"{flood.name}: flooded", pace, "trials/min"),
+        Figure(name, pace / calm, "x", 0.9, more_is_better=True, note=note),
     ]
 
 
-def run(kernels: Path, flood: Flood, under: bool) -> Run:
+def run(kernels: Path, flood: Flood, *, under: bool) -> Run:
     """Run one job on a good device, under a flood or not."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -129,7 +134,6 @@ def run(kernels: Path, flood: Flood, under: bool) -> Run:
             tune(folder, fleet, broker)
             sent, seconds = end(flooding) if flooding else (0, 1.0)
         refused = json.loads((folder / "hub/refused.json").read_text())
-        print("refused:", refused)
         return Run(read(folder / "hub").pace, sent / seconds, sum(refused.values()))
 
 
@@ -188,14 +192,14 @@ def end(flooding: subprocess.Popen[str]) -> tuple[int, float]:
     return int(sent), float(seconds)
 
 
-def tune(folder: Path, fleet: Fleet | None, broker: str) -> None:
+def tune(folder: Path, fleet: Fleet | None, broker: str, trials: int = TRIALS) -> None:
     """Run one job to its end."""
     (folder / "model.onnx").write_bytes(mixed_kernels.model())
     job = folder / "job.yaml"
     spec = {
         "model": {"onnx": "model.onnx"},
         "target": {"kind": "cpu"},
-        "budget": {"trials": TRIALS},
+        "budget": {"trials": trials},
         "measure": MEASURE,
     }
     job.write_text(json.dumps({"metadata": {"name": "flood"}, "spec": spec}))

@@ -33,6 +33,7 @@ ROWS = {
     "warm_start": "Warm start",
     "savings": "Energy and cost",
     "bus": "The bus by itself",
+    "flood": "Floods of bad messages",
     "make bench": "Durations of the scripts",
 }
 """What RESULTS.md shows, in this order; a figure names its row, or belongs to that of its script's name."""

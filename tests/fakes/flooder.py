@@ -87,7 +87,8 @@ class Source:
 
     def _said(self, channel: str, message: Message, seal: Seal | None) -> tuple[str, bytes]:
         topic = self._topic(channel, "request")
-        return topic, codec.encode(message, id=new_id(), source=self._party.name, topic=topic, seal=seal)
+        name, now = self._party.name, time.time()
+        return topic, codec.encode(message, id=new_id(), source=name, at=now, topic=topic, seal=seal)
 
 
 def _packet(topic: str, payload: bytes, qos: int, packet_id: int) -> bytes:
