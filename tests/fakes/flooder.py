@@ -148,7 +148,7 @@ def knock(url: str, rate: int, count: int) -> tuple[int, float]:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print("flooding", flush=True)
     made, began = 0, time.monotonic()
-    while not stop.is_set() and made != count:
+    while not stop.is_set() and (count == 0 or made < count):
         with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), 10) as sock:
             context.wrap_socket(sock).close()
         made += 1
