@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from resonator.errors import MessageInvalid
 from resonator.messages import BlobRef, KernelPush, KernelResult, Message, WindowGrant
 from resonator.trust import Credentials, Party
 from resonator.trust.seal import Seal, SignatureInvalid
+from resonator_hub.authority import authority
 
 KERNEL = topics.device_dn("lab", "box", "kernel")
 RESULT = topics.device_up("lab", "box", "result")
@@ -112,6 +113,17 @@ def test_signature_attack_with_a_certificate_that_has_expired(fleet: Fleet) -> N
     fleet.enrol(late, timedelta(minutes=-1))
     with pytest.raises(SignatureInvalid, match="has expired"):
         heard(seal_of(fleet, BOX), KERNEL, said(seal_of(fleet, late), KERNEL))
+
+
+def test_signature_attack_with_a_certificate_that_is_not_valid_yet(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = Party("hub", "lab", "early")
+    with monkeypatch.context() as patched:
+        patched.setattr(authority, "_now", lambda: datetime.now(timezone.utc) + timedelta(hours=1))
+        fleet.enrol(early)
+    with pytest.raises(SignatureInvalid, match="is not valid yet"):
+        heard(seal_of(fleet, BOX), KERNEL, said(seal_of(fleet, early), KERNEL))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

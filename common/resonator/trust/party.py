@@ -69,7 +69,9 @@ def party_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> 
         party = Party(role, parts[0], parts[2])
         if party.subject() == certificate.subject:
             return party
-    raise CertificateInvalid(f"a certificate of {certificate.subject.rfc4514_string()!r} names nobody here")
+    raise CertificateInvalid(
+        f"a certificate of {certificate.subject.rfc4514_string()[:100]!r} names nobody here"
+    )
 
 
 def _only(certificate: x509.Certificate | x509.CertificateSigningRequest, what: x509.ObjectIdentifier) -> str:

@@ -69,11 +69,11 @@ class Seal:
         """Return who said something on a topic; raises SignatureInvalid for anybody who may not say it."""
         if certificate is None or signature is None:
             raise SignatureInvalid("it is not signed")
-        party, key, serial, until = self._known(certificate)
+        party, key, serial, begin, end = self._known(certificate)
         if serial in self.revocations.serials:
             raise SignatureInvalid(f"the certificate of {party.user} was revoked")
-        if datetime.now(timezone.utc) > until:
-            raise SignatureInvalid(f"the certificate of {party.user} has expired")
+        if not begin <= datetime.now(timezone.utc) <= end:
+            raise SignatureInvalid(f"the certificate of {party.user} has expired, or is not valid yet")
         if not speaks_at(party, address):
             raise SignatureInvalid(f"{party.role} {party.user} has no say here")
         try:
@@ -82,8 +82,8 @@ class Seal:
             raise SignatureInvalid(f"the signature is not that of {party.user}") from None
         return party
 
-    def _verified(self, data: bytes) -> tuple[Party, Ed25519PublicKey, int, datetime]:
-        """Return whom a certificate names, his key, its serial number, and until when; checked once each."""
+    def _verified(self, data: bytes) -> tuple[Party, Ed25519PublicKey, int, datetime, datetime]:
+        """Return whom a certificate names, his key, its serial number, and its life; checked once each."""
         try:
             certificate = x509.load_der_x509_certificate(data)
             party, key = party_of(certificate), certificate.public_key()
@@ -93,7 +93,8 @@ class Seal:
             raise SignatureInvalid(f"the certificate of {party.user} is not of this fleet")
         if not isinstance(key, Ed25519PublicKey):
             raise SignatureInvalid(f"the key of {party.user} is not an Ed25519 key")
-        return party, key, certificate.serial_number, certificate.not_valid_after_utc
+        life = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return party, key, certificate.serial_number, *life
 
 
 def speaks_at(party: Party, address: Address) -> bool:
