@@ -131,7 +131,7 @@ def run(kernels: Path, flood: Flood, *, under: bool) -> Run:
             broker = stack.enter_context(serve(folder, fleet, kernels))
             stack.enter_context(agent(folder, fleet, broker))
             flooding = stack.enter_context(flooded(fleet, broker, flood)) if under else None
-            tune(folder, fleet, broker)
+            fleets.tune(folder, broker, mixed_kernels.model(), TRIALS, MEASURE, options=as_ann(fleet))
             sent, seconds = end(flooding) if flooding else (0, 1.0)
         refused = json.loads((folder / "hub/refused.json").read_text())
         return Run(read(folder / "hub").pace, sent / seconds, sum(refused.values()))
@@ -164,7 +164,7 @@ def agent(folder: Path, fleet: Fleet | None, broker: str) -> Iterator[None]:
     if fleet is not None:
         options += ["--site", BOX.site, "--identity", str(fleet.place(BOX))]
     with fleets.running(fleets.resonator("agent", *options)):
-        fleets.await_idle(broker, options=_as_ann(fleet))
+        fleets.await_idle(broker, options=as_ann(fleet))
         yield
 
 
@@ -192,22 +192,8 @@ def end(flooding: subprocess.Popen[str]) -> tuple[int, float]:
     return int(sent), float(seconds)
 
 
-def tune(folder: Path, fleet: Fleet | None, broker: str, trials: int = TRIALS) -> None:
-    """Run one job to its end."""
-    (folder / "model.onnx").write_bytes(mixed_kernels.model())
-    job = folder / "job.yaml"
-    spec = {
-        "model": {"onnx": "model.onnx"},
-        "target": {"kind": "cpu"},
-        "budget": {"trials": trials},
-        "measure": MEASURE,
-    }
-    job.write_text(json.dumps({"metadata": {"name": "flood"}, "spec": spec}))
-    submit = fleets.resonator("submit", str(job), "--broker", broker, "--wait", "--json", *_as_ann(fleet))
-    subprocess.run(fleets.on(fleets.HUB_CORE, submit), stdout=subprocess.DEVNULL, check=False)
-
-
-def _as_ann(fleet: Fleet | None) -> list[str]:
+def as_ann(fleet: Fleet | None) -> list[str]:
+    """Return the options that say that a submitter of the fleet asks."""
     return [] if fleet is None else ["--site", ANN.site, "--identity", str(fleet.place(ANN))]
 
 

@@ -114,17 +114,7 @@ def measure(folder: Path, port: int, onnx: bytes, trials: int, far: bool) -> Non
             broker = f"mqtt://{NEAR}:{middle}"
         stack.enter_context(fleets.agent(folder, broker))
         fleets.await_idle(near)
-        (folder / "model.onnx").write_bytes(onnx)
-        job = folder / "job.yaml"
-        spec = {
-            "model": {"onnx": "model.onnx"},
-            "target": {"kind": "cpu"},
-            "budget": {"trials": trials},
-            "measure": MEASURE,
-        }
-        job.write_text(json.dumps({"metadata": {"name": "latency"}, "spec": spec}))
-        submit = fleets.resonator("submit", str(job), "--broker", near, "--wait", "--json")
-        subprocess.run(fleets.on(fleets.HUB_CORE, submit), stdout=subprocess.DEVNULL, check=False)
+        fleets.tune(folder, near, onnx, trials, MEASURE)
 
 
 def read(state: Path) -> Run:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,6 +100,29 @@ def await_idle(broker: str, devices: int = 1, *, options: Sequence[str] = ()) ->
         if time.monotonic() > deadline:
             sys.exit(f"fewer than {devices} devices were idle within {PATIENCE_S} s")
         time.sleep(0.2)
+
+
+def tune(
+    folder: Path,
+    broker: str,
+    onnx: bytes,
+    trials: int,
+    measure: Mapping[str, object],
+    *,
+    options: Sequence[str] = (),
+) -> None:
+    """Submit a job and wait for its end, whatever that is; `options` say who asks."""
+    (folder / "model.onnx").write_bytes(onnx)
+    spec = {
+        "model": {"onnx": "model.onnx"},
+        "target": {"kind": "cpu"},
+        "budget": {"trials": trials},
+        "measure": measure,
+    }
+    job = folder / "job.yaml"
+    job.write_text(json.dumps({"metadata": {"name": "benchmark"}, "spec": spec}))
+    submit = resonator("submit", str(job), "--broker", broker, "--wait", "--json", *options)
+    subprocess.run(on(HUB_CORE, submit), stdout=subprocess.DEVNULL, check=False)
 
 
 @contextmanager

@@ -41,8 +41,8 @@ class Speaker:
 
     def __init__(self, fleet: Fleet, url: str, party: Party, client_id: str | None = None) -> None:
         credentials = Credentials.load(fleet.place(party))
-        self.party, self.seal = party, Seal(credentials)
-        self.bus = MqttBus(url, client_id=client_id, tls=credentials.context())
+        self.party, self.seal, self.tls = party, Seal(credentials), credentials.context()
+        self.bus = MqttBus(url, client_id=client_id, tls=self.tls)
         self.peer = Peer(self.bus, party.name, self.seal)
         self.heard: list[Received] = []
         self._news = asyncio.Condition()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -14,10 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fakes.fleet_authority import ANN, BOX, HUB, OTHER, Fleet, guarded
+from fakes.speakers import PATIENCE_S, Speaker, speaking
 from resonator.bus import topics
 from resonator.bus.connection import Connection, ConnectionLost
-from resonator.bus.mqtt import MqttBus
-from resonator.bus.peer import Peer
 from resonator.bus.url import parse_broker_url
 from resonator.errors import Refused
 from resonator.messages import CertificateIssued, CertificateRequest
@@ -30,7 +28,6 @@ from resonator_hub.authority.custody import Custody, own_identity
 from resonator_hub.authority.register import Register
 from resonator_hub.authority.renewals import MOST_VALID, Renewals
 
-PATIENCE_S = 20.0
 SHORT = timedelta(minutes=2)
 """A certificate that lives so long is due at once: it began five minutes ago, for clocks that are behind."""
 
@@ -47,38 +44,16 @@ def brief(fleet: Fleet, role: str, name: str) -> Party:
     return party
 
 
-class Speaker:
-    """A party on the bus with its own certificate."""
-
-    def __init__(self, fleet: Fleet, url: str, party: Party) -> None:
-        credentials = Credentials.load(fleet.place(party))
-        self.party = party
-        self.tls: ssl.SSLContext = credentials.context()
-        self.seal = Seal(credentials)
-        self.bus = MqttBus(url, client_id=party.user.replace("/", "-"), tls=self.tls)
-        self.peer = Peer(self.bus, party.name, self.seal)
-
-    @contextlib.asynccontextmanager
-    async def speaking(self, *filters: str) -> AsyncIterator[Speaker]:
-        await self.bus.subscribe(*filters)
-        async with self.bus:
-            await self.bus.wait_connected(PATIENCE_S)
-            hearing = asyncio.create_task(self.peer.serve())
-            try:
-                yield self
-            finally:
-                hearing.cancel()
-
-    async def asks(self, request: bytes) -> CertificateIssued:
-        """Ask for a certificate as a device does."""
-        up, dn = (one("lab", self.party.name, "trust") for one in (topics.device_up, topics.device_dn))
-        message = CertificateRequest(request=request)
-        return await self.peer.request(up, message, CertificateIssued, reply_to=dn, timeout=PATIENCE_S)
+async def ask(speaker: Speaker, request: bytes) -> CertificateIssued:
+    """Ask for a certificate as a device does."""
+    up, dn = (one("lab", speaker.party.name, "trust") for one in (topics.device_up, topics.device_dn))
+    message = CertificateRequest(request=request)
+    return await speaker.peer.request(up, message, CertificateIssued, reply_to=dn, timeout=PATIENCE_S)
 
 
 @contextlib.asynccontextmanager
 async def hub(fleet: Fleet, url: str, authority: Access | None) -> AsyncIterator[Speaker]:
-    async with Speaker(fleet, url, HUB).speaking(*topics.for_hub()) as speaker:
+    async with speaking(fleet, url, HUB, *topics.for_hub()) as speaker:
         renewals = Renewals(speaker.peer, speaker.seal, authority)
         try:
             yield speaker
@@ -87,7 +62,7 @@ async def hub(fleet: Fleet, url: str, authority: Access | None) -> AsyncIterator
 
 
 def device(fleet: Fleet, url: str, party: Party) -> contextlib.AbstractAsyncContextManager[Speaker]:
-    return Speaker(fleet, url, party).speaking(*topics.for_device("lab", party.name))
+    return speaking(fleet, url, party, *topics.for_device("lab", party.name))
 
 
 @contextlib.asynccontextmanager
@@ -126,13 +101,13 @@ async def test_trust_a_box_renews_its_certificate_and_connects_with_it(fleet: Fl
         speaker.bus.reconnect("a new certificate")
         await asyncio.wait_for(connected.wait(), PATIENCE_S)
         with pytest.raises(Refused, match="asks for a certificate of lab/dev/other"):
-            await speaker.asks(signing_request(OTHER, Ed25519PrivateKey.generate()))
+            await ask(speaker, signing_request(OTHER, Ed25519PrivateKey.generate()))
 
 
 async def test_trust_a_hub_without_the_authority_says_so(fleet: Fleet) -> None:
     async with guarded(fleet) as url, hub(fleet, url, None), device(fleet, url, BOX) as box:
         with pytest.raises(Refused, match="this hub keeps no authority"):
-            await box.asks(signing_request(BOX, Ed25519PrivateKey.generate()))
+            await ask(box, signing_request(BOX, Ed25519PrivateKey.generate()))
 
 
 async def test_trust_attack_with_signing_requests_without_end_or_meaning(fleet: Fleet) -> None:
@@ -140,11 +115,11 @@ async def test_trust_attack_with_signing_requests_without_end_or_meaning(fleet: 
     async with guarded(fleet) as url, hub(fleet, url, Access(fleet.folder)), device(fleet, url, BOX) as box:
         for request, reason in ((b"x", "cannot be read"), (b"\x30" * 4000, "cannot be read")):
             with pytest.raises(Refused, match=reason):
-                await box.asks(request)
+                await ask(box, request)
         for _ in range(MOST_VALID - 1):
-            assert (await box.asks(signing_request(BOX, key))).chain
+            assert (await ask(box, signing_request(BOX, key))).chain
         with pytest.raises(Refused, match=f"has {MOST_VALID} valid certificates already"):
-            await box.asks(signing_request(BOX, key))
+            await ask(box, signing_request(BOX, key))
 
 
 def test_trust_attack_a_certificate_for_another_key_or_party_takes_no_ones_place(fleet: Fleet) -> None:
