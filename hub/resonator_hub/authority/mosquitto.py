@@ -56,7 +56,7 @@ def rules(hubs: Sequence[str], overseers: Sequence[str]) -> str:
     """Return the text of the access list: what everybody may, and what `hubs` and `overseers` may besides.
 
     A device or user writes to the channels of its own `up` and reads below its own `dn`; `%u` is its name,
-    such as lab/dev/box. What is not allowed is forbidden: nobody fills the broker with topics that he makes up.
+    such as lab/dev/box. What is not allowed is forbidden: nobody fills the broker with topics he makes up.
     """
     channels = dict.fromkeys((*DEVICE_UP, *CLIENT_UP))
     everybody = [
