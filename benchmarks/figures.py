@@ -33,6 +33,7 @@ ROWS = {
     "warm_start": "Warm start",
     "savings": "Energy and cost",
     "bus": "The bus by itself",
+    "trust": "What certificates and signatures cost",
     "flood": "Floods of bad messages",
     "make bench": "Durations of the scripts",
 }

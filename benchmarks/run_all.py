@@ -26,8 +26,8 @@ SHORT = (
     "bus",
 )
 """Scripts with a short form for QUICK=1, the table's first six rows first."""
-LONG = ("models", "warm_start", "savings")
-"""Scripts that mean nothing when cut short: QUICK=1 leaves them out."""
+LONG = ("models", "warm_start", "savings", "trust", "flood")
+"""Scripts that QUICK=1 leaves out: cut short they mean nothing, or its ten minutes have no place for them."""
 
 
 def main() -> None:

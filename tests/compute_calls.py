@@ -147,10 +147,11 @@ def _start_own() -> None:
 
 
 def leave_behind() -> None:
-    """Start a program that never ends, tell of it, and crash."""
+    """Start a program that never ends, tell of it, and crash when told to."""
     left = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     with open("started", "w") as fifo:
         fifo.write(str(left.pid))
+    Path("go").read_text()
     crash()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, ValidationError
 
 from resonator.errors import ResonatorError, quotable
 from resonator.tensors import TensorSpec
@@ -70,7 +70,7 @@ class Manifest(_Part):
     inputs: _Tensors
     outputs: _Tensors
     latency: Latency = Latency()
-    conditions: dict[str, Any] = Field(default_factory=dict)
+    conditions: dict[str, FiniteFloat | str | None] = Field(default_factory=dict)
     records: Count = 0
     """How many of the model's operators run by a record of their own."""
     trials: Count = 0

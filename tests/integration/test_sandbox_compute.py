@@ -113,17 +113,19 @@ async def test_attack_by_a_program_that_is_left_behind_ends_with_its_worker() ->
     compute = Compute(pool, 1)
     await compute.start()
     try:
-        fifo = Path(await compute.run(calls.folder, timeout_s=TIMEOUT_S), "started")
-        os.mkfifo(fifo)
+        folder = Path(await compute.run(calls.folder, timeout_s=TIMEOUT_S))
+        for fifo in ("started", "go"):
+            os.mkfifo(folder / fifo)
         call = asyncio.ensure_future(compute.run(calls.leave_behind, timeout_s=TIMEOUT_S))
-        left = os.pidfd_open(int(await asyncio.to_thread(fifo.read_text)))
+        left = os.pidfd_open(int(await asyncio.to_thread((folder / "started").read_text)))
+        await asyncio.to_thread((folder / "go").write_text, "go")
         with pytest.raises(ComputeFailed):
             await call
         with os.fdopen(left):
             assert (await asyncio.to_thread(select.select, [left], [], [], TIMEOUT_S))[0] == [left]
-        assert not fifo.parent.exists()
     finally:
         await compute.close()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
