@@ -16,7 +16,7 @@ from pathlib import Path
 
 import fleets
 import mixed_kernels
-from bench_flood import HERE, agent, as_ann, serve
+from bench_flood import HERE, agent, as_ann, elsewhere, serve
 from bench_latency import MEASURE, Run, read
 from figures import Figure, keep, quick
 
@@ -76,9 +76,9 @@ def serve_openly(folder: Path, kernels: Path) -> Iterator[str]:
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     broker = f"mqtt://127.0.0.1:{port}"
     hub = [sys.executable, str(HERE / "prebuilt_hub.py"), str(kernels), f"{folder}/hub", broker]
-    with fleets.running(fleets.on(fleets.HUB_CORE, [find_mosquitto(), "-c", str(config)])):
+    with fleets.running(elsewhere([find_mosquitto(), "-c", str(config)])):
         fleets.await_port(port)
-        with fleets.running(fleets.on(fleets.HUB_CORE, hub)):
+        with fleets.running(elsewhere(hub)):
             yield broker
 
 
