@@ -30,7 +30,7 @@ from resonator.trust import Party
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fakes.brokers import find_mosquitto
-from fakes.fleet_authority import ANN, BOX, HUB, OTHER, Fleet
+from fakes.fleet_authority import ANN, BOB, BOX, HUB, OTHER, Fleet
 
 HERE = Path(__file__).parent
 PAIRS = 1 if quick() else 3
@@ -59,7 +59,7 @@ FLOODS = (
     Flood("wrongly signed, QoS 1", "forged", qos=1),
     Flood("signed, of no meaning, QoS 1", "meaningless", qos=1),
     Flood("signed presence", "states", qos=1),
-    Flood("requests of a submitter", "requests", qos=1, party=ANN),
+    Flood("requests of a submitter", "requests", qos=1, party=BOB),
     Flood("on no known topic", "stray"),
     Flood("handshakes without a certificate", "knocks"),
     Flood("embedded broker, not msgpack, QoS 1", "garbage", qos=1, party=None),
