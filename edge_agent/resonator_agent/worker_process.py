@@ -76,7 +76,7 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is for the agent to act upon
             )
         self.pid = self._popen.pid
-        self._inherited = _resident()
+        self._inherited = _peak()
 
     async def warm(self) -> None:
         """Wait until the process has loaded the TVM runtime; raises EOFError when it is gone before."""
@@ -126,10 +126,9 @@ class WorkerProcess:
         return "\n".join(quotable(line, 500) for line in lines).strip()
 
 
-def _resident() -> int:
-    """Return the bytes of memory that this process holds now."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * resource.getpagesize()
+def _peak() -> int:
+    """Return the most bytes of memory that this process has held: a child begins with its parent's peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _environment(limits: Limits) -> dict[str, str]:
