@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -228,3 +230,11 @@ async def test_the_process_is_pinned_and_light(profiler: Profiler) -> None:
 
     assert fields["Cpus_allowed_list"] == "0"
     assert int(fields["VmRSS"].removesuffix(" kB")) < 110 * 1024
+
+
+def test_what_a_worker_inherits_is_the_peak_of_its_parent_though_that_holds_less_by_now() -> None:
+    held = 200 * 2**20
+    told = f"a = bytearray(b'x') * {held}; del a\n"
+    told += "from resonator_agent import worker_process; print(worker_process._peak())"
+    done = subprocess.run([sys.executable, "-c", told], stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) > held
