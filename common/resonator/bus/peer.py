@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from resonator.bus import codec, topics
+from resonator.bus import bridge, codec, topics
 from resonator.bus.gate import sender
 from resonator.bus.port import Bus, Delivery
 from resonator.errors import BusUnreachable, MessageInvalid, Refused, ResonatorError
@@ -52,6 +52,7 @@ class Received:
 
 
 Handler = Callable[[Received], Awaitable[None]]
+BridgeHandler = Callable[[topics.Address, bool], None]
 
 
 def new_id() -> str:
@@ -71,6 +72,7 @@ class Peer:
         self._seal = seal
         self._seq = 0
         self._handlers: dict[type[Message], Handler] = {}
+        self._on_bridge: BridgeHandler | None = None
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._heard: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self._posting: set[asyncio.Task[None]] = set()
@@ -88,6 +90,10 @@ class Peer:
     def on(self, kind: type[Message], handler: Handler) -> None:
         """Have messages of a kind handled; a repetition is marked `repeated`, not hidden."""
         self._handlers[kind] = handler
+
+    def on_bridge(self, handler: BridgeHandler) -> None:
+        """Have it handled when the broker of a site says that its link is there (True) or not."""
+        self._on_bridge = handler
 
     async def send(
         self,
@@ -179,7 +185,11 @@ class Peer:
 
     async def _take(self, delivery: Delivery) -> None:
         try:
-            received = self._read(delivery)
+            address = topics.parse(delivery.topic)
+            if address.kind == "bridge" and self._on_bridge is not None:
+                self._on_bridge(address, bridge.linked(delivery.payload))
+                return
+            received = self._read(delivery, address)
         except MessageInvalid as error:
             why = "not signed as it must be" if isinstance(error, SignatureInvalid) else "invalid"
             self.refuse(why, delivery.topic, str(error))
@@ -190,8 +200,7 @@ class Peer:
         """Count and log a message that was not acted upon; its sender may say less for a while."""
         self.bus.gate.refuse(why, topic, detail)
 
-    def _read(self, delivery: Delivery) -> Received:
-        address = topics.parse(delivery.topic)
+    def _read(self, delivery: Delivery, address: topics.Address) -> Received:
         check = None if self._seal is None else partial(self._seal.check, delivery.topic, address)
         decoded = codec.decode(delivery.payload, check)
         repeated = self._note(delivery.topic, decoded.id)

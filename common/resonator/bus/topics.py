@@ -12,7 +12,7 @@ from resonator.errors import MessageInvalid
 from resonator.ids import is_name
 
 ROOT = "resonator/v1"
-Kind = Literal["dev", "hub", "client", "jobs"]
+Kind = Literal["dev", "hub", "client", "jobs", "bridge"]
 DEVICE_UP = ("state", "window", "result", "telemetry", "blob", "trust")
 DEVICE_DN = ("window", "kernel", "ack", "blob", "trust")
 CLIENT_UP = ("request", "blob")
@@ -55,6 +55,11 @@ def hub_state(site: str, hub: str) -> str:
     return _spell(site, "hub", hub, "", "state")
 
 
+def bridge_state(site: str, bridge: str) -> str:
+    """Spell the topic on which the broker of a site says, retained, whether it is linked (`bus.bridge`)."""
+    return _spell(site, "bridge", bridge, "", "state")
+
+
 def job_status(site: str, job: str) -> str:
     """Spell the topic of a job's retained status."""
     return _spell(site, "jobs", job, "", "status")
@@ -62,7 +67,7 @@ def job_status(site: str, job: str) -> str:
 
 def for_hub() -> tuple[str, ...]:
     """Filters of all that a hub listens to, from every site."""
-    return (f"{ROOT}/+/dev/+/up/#", f"{ROOT}/+/client/+/up/#")
+    return (f"{ROOT}/+/bridge/+/state", f"{ROOT}/+/dev/+/up/#", f"{ROOT}/+/client/+/up/#")
 
 
 def for_device(site: str, device: str) -> tuple[str, ...]:
@@ -94,6 +99,8 @@ def parse(topic: str) -> Address:
                 return _address(topic, site, "client", name, "dn", channel)
             case [site, "hub", name, "state"]:
                 return _address(topic, site, "hub", name, "", "state")
+            case [site, "bridge", name, "state"]:
+                return _address(topic, site, "bridge", name, "", "state")
             case [site, "jobs", name, "status"]:
                 return _address(topic, site, "jobs", name, "", "status")
     raise MessageInvalid(f"{topic[:100]!r} is not a topic of Resonator")

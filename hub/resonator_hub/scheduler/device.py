@@ -44,7 +44,8 @@ class Window:
 class Device:
     """`epoch` is the highest ever granted or heard of; `batches` are bound to it, of which `wants` wait.
 
-    `clock` is the highest device share of a job served here: nobody's claim lies far behind it.
+    `clock` is the highest device share of a job served here: nobody's claim lies far behind it. `hidden` is a
+    device whose link is cut: in its window, if it has one, it goes on until the lease is over.
     """
 
     id: DeviceId
@@ -55,6 +56,7 @@ class Device:
     offers: tuple[Offer, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     available: bool = True
+    hidden: bool = False
     window: Window | None = None
     pools: list[Pool] = field(default_factory=list)
     batches: dict[str, Batch] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Device:
     @property
     def present(self) -> bool:
         """Whether the device is in sight."""
-        return self.phase not in {DevicePhase.OFFLINE, DevicePhase.UNKNOWN}
+        return not self.hidden and self.phase not in {DevicePhase.OFFLINE, DevicePhase.UNKNOWN}
 
     @property
     def trusted(self) -> bool:

@@ -197,7 +197,10 @@ class StageFailed:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSeen:
-    """A device is present: new, returned or changed. `epoch` is the highest it has accepted."""
+    """A device is present: new, returned or changed. `epoch` is the highest it has accepted.
+
+    Unless `visible` it said so, but cannot be reached: the link to its site is cut.
+    """
 
     at: float
     device: DeviceId
@@ -207,11 +210,12 @@ class DeviceSeen:
     offers: tuple[Offer, ...]
     labels: tuple[tuple[str, str], ...] = ()
     available: bool = True
+    visible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLost:
-    """A device is gone (`certain`: it said so, or its last will did) or out of sight."""
+    """A device is gone (`certain`: it said so, or its last will did) or out of sight: its link is cut."""
 
     at: float
     device: DeviceId

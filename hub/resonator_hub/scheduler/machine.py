@@ -268,7 +268,7 @@ class Scheduler:
         )
         if window is not None and (restarted or is_new or event.epoch > known_epoch):
             windows.end(device, Cue.EXPIRED)
-        device.session, device.available = event.session, event.available
+        device.session, device.available, device.hidden = event.session, event.available, False
         desk.move_device(device, DeviceSeen)
         if is_new:
             stranded = list(device.batches.values())
@@ -279,6 +279,8 @@ class Scheduler:
                 windows.move_away(batch)
         else:
             matched = [pool.watch for pool in device.pools]
+        if not event.visible:
+            windows.hide(device)
         desk.fleet.place(device)
         self._start_queued(matched)
         windows.tend(device)

@@ -152,7 +152,7 @@ def device_report(device: Device, strikes: int) -> DeviceReport:
     window = device.window
     return DeviceReport(
         device=device.id,
-        state=_DEVICE_STATE[device.phase],
+        state="unknown" if device.hidden else _DEVICE_STATE[device.phase],
         health=device.health(strikes),
         reason=device.reason[:_LONGEST] if device.strikes else "",
         epoch=device.epoch,

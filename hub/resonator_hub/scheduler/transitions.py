@@ -186,7 +186,8 @@ DEVICE: Table[DevicePhase] = {
     **{(phase, DeviceLost): _D.OFFLINE for phase in (*_FREE, *_HELD)},
     # Whether it is drained is another matter than where it is; its window is then taken back like any other.
     **{(phase, event): phase for phase in DevicePhase for event in (DeviceDrained, DeviceUndrained)},
-    **{(phase, Cue.HIDDEN): _D.UNKNOWN for phase in (_D.UNKNOWN, _D.IDLE, *_HELD)},
+    **{(phase, Cue.HIDDEN): _D.UNKNOWN for phase in (_D.UNKNOWN, _D.IDLE)},
+    **{(phase, Cue.HIDDEN): phase for phase in _HELD},  # it may be measuring still, until the lease is over
     **{(phase, Cue.RESTARTED): _D.UNKNOWN for phase in (_D.UNKNOWN, _D.IDLE, *_HELD)},
     (_D.OFFLINE, Cue.HIDDEN): _D.OFFLINE,
     (_D.OFFLINE, Cue.RESTARTED): _D.OFFLINE,

@@ -144,8 +144,8 @@ class Windows:
         self._charge(window)
         began = window.began_at if window.opened_at is None else window.opened_at
         if self._desk.now >= began + window.duration_s + self._desk.knobs.grace_s:
-            self.end(device, Cue.EXPIRED, culprit=device.phase is DevicePhase.RUNNING)
-        elif device.phase is DevicePhase.RUNNING:
+            self.end(device, Cue.EXPIRED, culprit=device.phase is DevicePhase.RUNNING and not device.hidden)
+        elif device.phase is DevicePhase.RUNNING and not device.hidden:
             self._work(device, window)
 
     def _offer(self, device: Device) -> None:
@@ -273,6 +273,8 @@ class Windows:
     def _void(self, device: Device, cause: Input, *, culprit: bool) -> None:
         window = device.window
         self._desk.move_device(device, cause)
+        if device.hidden:
+            self._desk.move_device(device, Cue.HIDDEN)
         device.window = None
         if window is not None:
             self._charge(window)
@@ -383,5 +385,20 @@ class Windows:
         self._unbind(batch)
 
     def lose(self, device: Device, *, certain: bool) -> None:
-        """A device is gone, or out of sight."""
-        self.end(device, DeviceLost if certain else Cue.HIDDEN, culprit=certain)
+        """A device is gone, which ends its window; or out of sight, and its lease goes on."""
+        if certain:
+            device.hidden = False
+            self.end(device, DeviceLost, culprit=True)
+        else:
+            self.hide(device)
+
+    def hide(self, device: Device) -> None:
+        """A device is out of sight: what its window does not serve goes elsewhere."""
+        device.hidden = True
+        self._desk.move_device(device, Cue.HIDDEN)
+        self._desk.fleet.place(device)
+        for pool in device.pools:
+            pool.lingering.pop(device.id, None)
+        for batch in list(device.batches.values()):
+            if device.window is None or not device.window.serves(batch):
+                self.move_away(batch)
