@@ -242,11 +242,12 @@ class Agent:
                 self._end(ExitCode.FINE)
 
     def _say(self, message: Message) -> None:
-        _tell(message)
         try:
             self._post.send(message)
         except Exception as error:
             self._fail(error)
+        else:
+            _tell(message)  # whoever reads of a result may rely on its being kept
 
     async def _profile(self, command: do.StartProfiling) -> None:
         push = command.push
@@ -354,10 +355,11 @@ def _tell(message: Message) -> None:
     match message:
         case WindowOpened():
             log.info("window open", job=message.job, epoch=message.epoch)
-        case WindowClosed():
-            log.info("window closed", job=message.job, reason=message.reason, measured=message.measured)
-        case KernelResult(failure=None):
+        case WindowClosed(epoch=epoch, job=job):
+            log.info("window closed", job=job, epoch=epoch, reason=message.reason, measured=message.measured)
+        case KernelResult(failure=None, epoch=epoch, candidate=candidate):
             best_us = round(min(message.latencies) * 1e6, 1)
-            log.info("measured", candidate=message.candidate, best_us=best_us, raced=message.raced)
+            log.info("measured", candidate=candidate, epoch=epoch, best_us=best_us, raced=message.raced)
         case KernelResult():
-            log.info("failed", candidate=message.candidate, failure=str(message.failure))
+            failure = str(message.failure)
+            log.info("failed", candidate=message.candidate, epoch=message.epoch, failure=failure)
