@@ -19,6 +19,7 @@ _HELP = {
     "enroll-token": "Print a token with which boxes of a site enrol.",
     "hub": "Run a hub: take in jobs and tune them on the fleet.",
     "replay": "Tell the story of a job, a task or a device from a hub's journal.",
+    "site": "Join boxes behind a broker of their own to the hub's.",
 }
 """One line for each verb of ours, so that `resonator --help` need not import TVM to ask for it."""
 

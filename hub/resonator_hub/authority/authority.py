@@ -173,7 +173,9 @@ class Authority:
     def lists(self) -> Lists:
         """Return what a broker has to know of the fleet."""
         revoked = (self.folder / REVOCATIONS).read_bytes()
-        return Lists(self.users("hub"), self.users("operator", "viewer"), revoked)
+        brokers = {one.party.user: one.party for one in self.register.valid(_now()) if one.role == "broker"}
+        overseers = self.users("operator", "viewer")
+        return Lists(self.users("hub"), overseers, [*brokers.values()], revoked)
 
     def place(self, user: str) -> Path:
         """Return where the identity of a user name goes, unless somewhere else was asked for."""

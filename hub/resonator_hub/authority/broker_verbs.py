@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import timedelta
 from getpass import getuser
 from pathlib import Path
@@ -16,7 +15,7 @@ from resonator.errors import InputInvalid
 from resonator.settings import DEFAULT_SITE
 from resonator.trust import Credentials, Party
 from resonator_hub.authority.authority import Authority
-from resonator_hub.authority.brokers import configure
+from resonator_hub.authority.brokers import configure, give
 from resonator_hub.authority.options import DAYS, FOLDER, NAME, Days, Folder, Out, Site, opened
 
 brokers = typer.Typer(no_args_is_help=True, help="Configure a Mosquitto that lets only the fleet in.")
@@ -76,14 +75,5 @@ def config(
 
 def _configure(authority: Authority, place: Path, host: str, port: int, account: str | None) -> None:
     written = configure(place, authority.lists(), host, port, account or getuser())
-    if account is not None:
-        _give(place, account)
+    give(place, account)
     say(f"start the broker with: mosquitto -c {written}")
-
-
-def _give(folder: Path, account: str) -> None:
-    try:
-        for path in (folder, *folder.rglob("*")):
-            shutil.chown(path, account)
-    except (LookupError, PermissionError) as error:
-        raise InputInvalid(f"--user {account}: the files cannot be given to that account ({error})") from None

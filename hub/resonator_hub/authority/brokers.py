@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from resonator.errors import InputInvalid
+from resonator.trust import Party
 from resonator.trust.credentials import REVOCATIONS
 from resonator.trust.keys import replace
 from resonator_hub.authority import mosquitto
@@ -22,10 +25,11 @@ STARTING_S = 2.0
 
 @dataclass(frozen=True)
 class Lists:
-    """User names of the hubs and of those who see every job, and the list of revocations (PEM)."""
+    """User names of hubs and of those who see every job, the brokers, and the list of revocations (PEM)."""
 
     hubs: Sequence[str]
     overseers: Sequence[str]
+    brokers: Sequence[Party]
     revoked: bytes
 
 
@@ -36,6 +40,17 @@ def configure(folder: Path, lists: Lists, host: str, port: int, account: str) ->
     config = folder / mosquitto.CONFIG
     config.write_text(mosquitto.config(folder, host, port, account))
     return config
+
+
+def give(folder: Path, account: str | None) -> None:
+    """Have a folder and all in it belong to an account; raises InputInvalid where that cannot be."""
+    if account is None:
+        return
+    try:
+        for path in (folder, *folder.rglob("*")):
+            shutil.chown(path, account)
+    except (LookupError, PermissionError) as error:
+        raise InputInvalid(f"--user {account}: the files cannot be given to that account ({error})") from None
 
 
 def refresh(folder: Path, lists: Lists) -> None:
@@ -50,8 +65,9 @@ def refresh(folder: Path, lists: Lists) -> None:
 
 
 def _write(folder: Path, lists: Lists) -> None:
+    text = mosquitto.rules(lists.hubs, lists.overseers, lists.brokers)
     replace(folder / REVOCATIONS, lists.revoked)
-    replace(folder / mosquitto.RULES, mosquitto.rules(lists.hubs, lists.overseers).encode())
+    replace(folder / mosquitto.RULES, text.encode())
 
 
 def _have_read(folder: Path) -> None:
