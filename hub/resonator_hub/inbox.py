@@ -70,6 +70,10 @@ class Inbox:
             posted.append(self._queue.get_nowait())
         return posted
 
+    def length(self) -> int:
+        """Return how many events are queued."""
+        return self._queue.qsize()
+
     def waiting(self) -> bool:
         """Whether events are queued."""
         return not self._queue.empty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from resonator_hub.scheduler import IllegalTransition, Scheduler
 from resonator_hub.scheduler.commands import Command, WakeAt
 from resonator_hub.scheduler.events import Event, HubStarted, Tick
 from resonator_hub.tasks import Tasks
+from resonator_hub.watch.observer import Observer, Observers
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class Runtime:
         self._acts = acts
         self._works = works
         self._recall = recall
+        self._observers = Observers()
         self._tasks = Tasks()
         self._steps = 0
         self._latest_at = 0.0
@@ -59,6 +62,10 @@ class Runtime:
             self._latest_at = max(self._latest_at, event.at)
             count += 1
         return count
+
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody of all that happens from here on; what the journal holds is the past."""
+        self._observers.add(observer)
 
     def start(self, slots: int, rules: Rules) -> None:
         """Have everything that was under way asked for again."""
@@ -78,6 +85,7 @@ class Runtime:
     def _take(self, posted: list[Posted]) -> None:
         """Take all events that wait: the disk, which is what takes time, is waited for once."""
         events = [self._in_time(one.event) for one in posted]
+        began = time.perf_counter()
         try:
             self._journal.append_all([(event, one.also) for event, one in zip(events, posted, strict=True)])
         except Exception as error:
@@ -85,8 +93,10 @@ class Runtime:
                 if not one.taken.cancelled():
                     one.taken.set_exception(error)
             raise
+        self._observers.committed(len(events), time.perf_counter() - began)
         for event, one in zip(events, posted, strict=True):
             commands = self._step(event)
+            self._observers.stepped(event, commands, self._inbox.now() - one.event.at)
             if not one.taken.cancelled():
                 one.taken.set_result(None)
             for command in commands:

@@ -8,6 +8,7 @@ from resonator.failures import Failure, FailureKind, Fault
 from resonator.ids import DeviceId, JobId
 from resonator.messages import DeviceReport, JobStatus
 from resonator_hub.scheduler.admission import Admission, step_key
+from resonator_hub.scheduler.census import Census, census
 from resonator_hub.scheduler.commands import Command, Report, WakeAt
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.device import Device
@@ -369,6 +370,10 @@ class Scheduler:
         """Return every device ever seen, by name."""
         devices, strikes = self._desk.fleet.devices, self._desk.knobs.strikes
         return [device_report(devices[name], strikes) for name in sorted(devices)]
+
+    def census(self) -> Census:
+        """Return how much there is of everything."""
+        return census(self._desk)
 
     def story(self, entity: str) -> list[str]:
         """Return what happened to a job, round, candidate or device, oldest first, a line each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from resonator.messages import (
     Activity,
@@ -36,7 +37,8 @@ _PHASE = {
     JobPhase.DELIVERING: "packing the bundle",
     JobPhase.BENCHING: "measuring the bundle",
 }
-_DEVICE_STATE = {
+DeviceStanding = Literal["offline", "unknown", "idle", "reserved", "running"]
+_DEVICE_STATE: dict[DevicePhase, DeviceStanding] = {
     DevicePhase.OFFLINE: "offline",
     DevicePhase.UNKNOWN: "unknown",
     DevicePhase.IDLE: "idle",
@@ -147,12 +149,17 @@ def _drained(devices: Sequence[Device]) -> str:
     return f"; {devices[0].id} is drained by {drain.by}{f': {drain.reason}' if drain.reason else ''}"
 
 
+def device_state(device: Device) -> DeviceStanding:
+    """Return where a device is, as far as is known."""
+    return "unknown" if device.hidden else _DEVICE_STATE[device.phase]
+
+
 def device_report(device: Device, strikes: int) -> DeviceReport:
     """Return a device as the hub sees it, without its identity; bad after `strikes` failures in a row."""
     window = device.window
     return DeviceReport(
         device=device.id,
-        state="unknown" if device.hidden else _DEVICE_STATE[device.phase],
+        state=device_state(device),
         health=device.health(strikes),
         reason=device.reason[:_LONGEST] if device.strikes else "",
         epoch=device.epoch,

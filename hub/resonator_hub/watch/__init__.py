@@ -1,0 +1,1 @@
+"""What is told of a running hub: metrics, health, logs."""
