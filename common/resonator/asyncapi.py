@@ -117,6 +117,7 @@ CHANNELS = (
             "job.query",
             "bench.request",
             "device.query",
+            "site.query",
             "device.drain",
             "device.undrain",
         ),
@@ -126,7 +127,7 @@ CHANNELS = (
         "clientAnswer",
         "{site}/client/{client}/dn/answer",
         "hub",
-        ("job.accepted", "rejected", "job.status", "job.list", "device.list"),
+        ("job.accepted", "rejected", "job.status", "job.list", "device.list", "site.list"),
         "The hub's answers; `corr` is the id of the request.",
     ),
     Channel(

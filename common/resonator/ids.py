@@ -56,6 +56,11 @@ def device_id(site: str, device: str) -> DeviceId:
     return DeviceId(f"{site}/{device}")
 
 
+def site_of(device: DeviceId) -> str:
+    """Return the site that a device is at."""
+    return device.partition("/")[0]
+
+
 def window_id(device: DeviceId, epoch: int) -> WindowId:
     """Name a window by its device and epoch."""
     return WindowId(f"{device}#{epoch}")

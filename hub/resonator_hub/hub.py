@@ -19,7 +19,7 @@ from resonator_hub.authority.access import Access
 from resonator_hub.authority.chronicle import Chronicle
 from resonator_hub.authority.renewals import Renewals
 from resonator_hub.database import Database
-from resonator_hub.fleet import Acks, Presence, Registry, Windows
+from resonator_hub.fleet import Acks, Links, Presence, Registry, Sites, Windows
 from resonator_hub.inbox import Clock, Inbox
 from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
@@ -102,20 +102,21 @@ class Hub:
         journal = Journal(database)
         inbox = Inbox(Clock(not_before=journal.last_at()))
         jobs, records, catalog = Jobs(database), Records(database), Catalog(database)
-        registry = Registry(database)
+        registry, links = Registry(database), Links(peer, inbox.now)
         self._acks = Acks(peer)
-        self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs, registry)
+        self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs, registry, links)
         self._windows = Windows(
             peer, inbox, self._acks, opened=self._measuring.opened, ended=self._measuring.ended
         )
-        presence = Presence(peer, inbox, registry, self._windows.granted, self._windows.lost)
+        presence = Presence(peer, inbox, registry, links, self._windows.granted, self._windows.lost)
         self.chronicle = Chronicle(journal, inbox, presence.put_out)
         self._renewals = None if identity.seal is None else Renewals(peer, identity.seal, authority)
         rights = BlobRights(inbox, blobs, jobs, self._measuring.pushed, scheduler.delivered)
         serving = Serving(peer, blobs, rights)
         self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
         desk = Desk(peer)
-        Requests(desk, inbox, scheduler, registry, jobs)
+        sites = Sites(links, registry, self._windows, self._measuring.waiting, scheduler.devices, inbox.now)
+        Requests(desk, inbox, scheduler, registry, sites.report, jobs)
         reception = reception or Reception(compute)
         self._submissions = Submissions(desk, inbox, scheduler, jobs, blobs, serving, reception)
         shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)

@@ -24,7 +24,7 @@ from resonator.messages import (
     WindowOpened,
     WindowRefused,
 )
-from resonator_hub.fleet import Acks, Presence, Registry, Windows
+from resonator_hub.fleet import Acks, Links, Presence, Registry, Windows
 from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import CloseWindow, OpenWindow
 
@@ -62,7 +62,8 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
             ended=ended.append,
             repeat_s=0.01,
         )
-        Presence(base.peer, base.inbox, registry, windows.granted, windows.lost)
+        links = Links(base.peer, base.inbox.now)
+        Presence(base.peer, base.inbox, registry, links, windows.granted, windows.lost)
         yield Fleet(base, acks, windows, registry, opened, ended)
         await windows.close()
         await acks.close(1.0)

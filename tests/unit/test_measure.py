@@ -16,7 +16,7 @@ from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.jobspec import JobBody, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import MAX_INLINE, Ack, KernelPush, KernelResult
 from resonator.tensors import TensorSpec
-from resonator_hub.fleet import Acks, Registry
+from resonator_hub.fleet import Acks, Links, Registry
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.measure import Measuring
 from resonator_hub.measure.claims import Claims
@@ -72,7 +72,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             jobs.insert(connection, Job(JOB, spec, "0" * 64, SITE, "me"))
         registry = Registry(base.database)
         registry.keep(DEVICE, identity())
-        measuring = Measuring(base.peer, base.inbox, acks, base.blobs, catalog, jobs, registry, repeat_s=0.02)
+        links = Links(base.peer, base.inbox.now)
+        parts = (base.peer, base.inbox, acks, base.blobs, catalog, jobs, registry, links)
+        measuring = Measuring(*parts, repeat_s=0.02)
         yield Bench(base, measuring, jobs, catalog)
         await measuring.close()
         await acks.close(1.0)

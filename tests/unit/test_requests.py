@@ -40,6 +40,7 @@ from resonator.messages import (
     JobSubmit,
     Message,
     Rejected,
+    SiteList,
     TaskStatus,
 )
 from resonator.messages import Offer as MessageOffer
@@ -93,7 +94,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         registry = Registry(base.database)
         registry.keep(DeviceId("local/box"), identity())
         desk, serving = Desk(base.peer), Serving(base.peer, base.blobs, blob_rights(base, jobs))
-        Requests(desk, base.inbox, scheduler, registry, jobs)
+        Requests(desk, base.inbox, scheduler, registry, lambda: SiteList(sites=()), jobs)
         submissions = Submissions(
             desk, base.inbox, scheduler, jobs, base.blobs, serving, Reception(FakeCompute())
         )

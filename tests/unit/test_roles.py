@@ -30,6 +30,7 @@ from resonator.messages import (
     JobSubmit,
     Message,
     Rejected,
+    SiteList,
 )
 from resonator.trust import Credentials, Party
 from resonator.trust.seal import Seal
@@ -115,7 +116,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
             bundle_of=lambda digest: made.bundles.get(digest, ()),
         )
         desk, serving = Desk(base.peer), Serving(base.peer, base.blobs, rights)
-        Requests(desk, base.inbox, scheduler, registry, jobs)
+        Requests(desk, base.inbox, scheduler, registry, lambda: SiteList(sites=()), jobs)
         submissions = Submissions(
             desk, base.inbox, scheduler, jobs, base.blobs, serving, Reception(FakeCompute())
         )

@@ -313,3 +313,67 @@ def test_a_device_out_of_sight_is_not_dead(certain: bool) -> None:
     play.box()
     play.feed(e.DeviceLost(play.now, BOX, certain))
     assert play.scheduler.devices()[0].state == ("offline" if certain else "unknown")
+
+
+def test_a_device_whose_link_is_cut_keeps_its_window_until_the_lease_is_over() -> None:
+    # Given two devices of one kind, of which one measures
+    play = Play()
+    play.box()
+    pushed = play.tuning(trials=8)
+    play.box(OTHER)
+    # When its link is cut
+    play.feed(e.DeviceLost(play.now, BOX, certain=False))
+    # Then it is unknown, is sent nothing more, and nobody else has its kernels
+    reports = {report.device: report for report in play.scheduler.devices()}
+    assert (reports[BOX].state, reports[BOX].job) == ("unknown", JOB)
+    assert play.take(c.OpenWindow) == []
+    # When the lease is over
+    play.wait(Knobs().window_s + Knobs().grace_s)
+    # Then the other one has them, none at the expense of an attempt
+    (window,) = play.take(c.OpenWindow)
+    assert window.device == OTHER
+    play.open(window)
+    again = play.take(c.Profile)
+    assert {one.candidate for one in again} == {one.candidate for one in pushed}
+    # When the results of both come, they count once each
+    play.feed(e.DeviceSeen(play.now, BOX, 1, pushed[0].epoch, "cpu", (e.Offer("cpu", "{}"),)))
+    for one in (*pushed, *again):
+        play.feed(play.result(one))
+    recorded = [one.result.candidate for one in play.take(c.Record)]
+    assert sorted(recorded) == sorted(one.candidate for one in pushed)
+
+
+def test_a_link_that_is_back_within_the_lease_changes_nothing() -> None:
+    play = Play()
+    play.box()
+    pushed = play.tuning(trials=8)
+    play.feed(e.DeviceLost(play.now, BOX, certain=False))
+    for one in pushed[1:]:
+        play.feed(play.result(one))  # they were under way
+    assert play.scheduler.devices()[0].state == "unknown"
+    play.box(epoch=pushed[0].epoch)
+    assert play.scheduler.devices()[0].state == "running"
+    play.feed(play.result(pushed[0]))
+    assert len(play.take(c.Record)) == len(pushed)
+    assert play.take(c.OpenWindow) == []
+
+
+def test_a_device_behind_a_cut_link_is_known_and_granted_nothing() -> None:
+    play = Play()
+    offer = e.Offer("cpu", "{}")
+    play.feed(e.DeviceSeen(play.now, BOX, 1, 0, "cpu", (offer,), visible=False))
+    play.submit(bundle=BLOB)
+    assert play.status().state is JobState.QUEUED
+    assert play.take(c.OpenWindow) == []
+    play.feed(e.DeviceSeen(play.now, BOX, 1, 0, "cpu", (offer,)))
+    assert [window.device for window in play.take(c.OpenWindow)] == [BOX]
+
+
+def test_a_device_that_dies_behind_a_cut_link_is_offline() -> None:
+    play = Play()
+    play.box()
+    play.tuning(trials=8)
+    play.feed(e.DeviceLost(play.now, BOX, certain=False))
+    play.feed(e.DeviceLost(play.now, BOX))
+    (report,) = play.scheduler.devices()
+    assert (report.state, report.job) == ("offline", None)

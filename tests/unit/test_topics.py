@@ -95,7 +95,7 @@ def test_each_party_hears_what_is_for_it_and_not_what_it_says_itself() -> None:
     assert [heard(topics.for_device("s", "d"), topic) for topic in (dn, up, answer)] == [True, False, False]
     assert [heard(topics.for_client("s", "c"), topic) for topic in (answer, request)] == [True, False]
     assert not heard(topics.for_device("s", "d"), topics.device_dn("s", "other", "kernel"))
-    assert heard((topics.hubs("s"),), topics.hub_state("s", "main"))
+    assert heard((topics.hubs(),), topics.hub_state("s", "main"))
 
 
 def test_a_device_hears_its_own_presence_to_notice_a_namesake() -> None:

@@ -80,9 +80,9 @@ def for_client(site: str, client: str) -> tuple[str, ...]:
     return (f"{ROOT}/{site}/client/{client}/dn/#",)
 
 
-def hubs(site: str) -> str:
-    """Spell the filter of every hub's presence at a site."""
-    return f"{ROOT}/{site}/hub/+/state"
+def hubs() -> str:
+    """Spell the filter of every hub's presence, at whatever site it is: bridges carry it to all of them."""
+    return f"{ROOT}/+/hub/+/state"
 
 
 def parse(topic: str) -> Address:

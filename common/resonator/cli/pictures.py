@@ -11,7 +11,16 @@ from rich.text import Text
 
 from resonator.cli.costs import spent
 from resonator.cli.output import duration, latency, size
-from resonator.messages import Activity, DeviceReport, Identity, JobState, JobStatus, Latency, TaskStatus
+from resonator.messages import (
+    Activity,
+    DeviceReport,
+    Identity,
+    JobState,
+    JobStatus,
+    Latency,
+    SiteReport,
+    TaskStatus,
+)
 
 _STATE_STYLES = {
     JobState.QUEUED: "yellow",
@@ -144,6 +153,34 @@ def devices_table(reports: Sequence[DeviceReport]) -> RenderableType:
             report.doing or drained(report) or report.reason,
         )
     return table if reports else Text("no devices yet; `resonator agent --name NAME` on a box adds it")
+
+
+def sites_table(reports: Sequence[SiteReport]) -> RenderableType:
+    """Draw one row a site."""
+    table = _table("site", "link", "boxes", "kernels out", "results waiting", "round trip", "last heard")
+    for report in reports:
+        table.add_row(
+            report.site,
+            _link(report),
+            ", ".join(f"{count} {state}" for state, count in sorted(report.devices.items())) or "-",
+            str(report.kernels),
+            str(report.results),
+            latency(report.round_trip),
+            "-" if report.silent_s is None else f"{duration(report.silent_s)} ago",
+        )
+    return (
+        table if reports else Text("no sites yet; `resonator site config NAME` configures the broker of one")
+    )
+
+
+def _link(report: SiteReport) -> str:
+    """Say how a site is linked, and for how long."""
+    if not report.bridges:
+        return "direct"
+    states = [f"{'up' if one.up else 'DOWN'} {duration(one.for_s)}" for one in report.bridges]
+    if len(states) == 1:
+        return states[0]
+    return ", ".join(f"{one.name} {state}" for one, state in zip(report.bridges, states, strict=True))
 
 
 def drained(report: DeviceReport) -> str:

@@ -42,6 +42,9 @@ from resonator.messages import (
     JobStatus,
     JobSubmit,
     Message,
+    SiteList,
+    SiteQuery,
+    SiteReport,
 )
 from resonator.settings import DEFAULT_BROKER, DEFAULT_SITE
 from resonator.trust import credentials_for
@@ -75,7 +78,7 @@ class Client:
         self._bus = bus
         self._name = name or f"client-{secrets.token_hex(4)}"
         self._peer = Peer(bus, self._name, seal)
-        self._hubs = HubPresence(site)
+        self._hubs = HubPresence()
         self._blobs = Blobs(self._peer, site, self._name)
         self._followers: dict[str, set[asyncio.Queue[JobStatus]]] = {}
         self._serving: asyncio.Task[None] | None = None
@@ -108,7 +111,7 @@ class Client:
         return cls(bus, broker=broker, site=site, timeout=timeout, name=party.name, seal=seal)
 
     async def __aenter__(self) -> Self:
-        await self._bus.subscribe(*topics.for_client(self.site, self._name), topics.hubs(self.site))
+        await self._bus.subscribe(*topics.for_client(self.site, self._name), topics.hubs())
         await self._bus.start()
         self._serving = asyncio.create_task(self._peer.serve(), name=f"{self._name} listens")
         try:
@@ -224,7 +227,11 @@ class Client:
         await self._blobs.pull(status.bundle, path)
         return status
 
-    # --- devices ------------------------------------------------------------------------------------------
+    # --- sites and devices ------------------------------------------------------------------------------------------
+
+    async def sites(self) -> tuple[SiteReport, ...]:
+        """List the sites: how they are linked, what waits there; those that are cut off first."""
+        return (await self._ask(SiteQuery(), SiteList)).sites
 
     async def devices(self) -> tuple[DeviceReport, ...]:
         """List the fleet as the hub sees it."""
@@ -266,7 +273,7 @@ class Client:
                 attempts=2 + round(pulled / _PULL_RATE / self.timeout),
             )
         except BusUnreachable as error:
-            raise BusUnreachable(f"the hub at site {self.site} does not answer: {error}") from None
+            raise BusUnreachable(f"the hub does not answer: {error}") from None
 
     @contextlib.contextmanager
     def _offered(self, data: bytes) -> Iterator[BlobRef]:

@@ -1,4 +1,4 @@
-"""Which hubs are online at a site, as their retained presence says."""
+"""Which hubs are online, as their retained presence says."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ log = structlog.get_logger(__name__)
 
 
 class HubPresence:
-    """What has been heard of the hubs of a site."""
+    """What has been heard of hubs."""
 
-    def __init__(self, site: str) -> None:
-        self.site = site
+    def __init__(self) -> None:
         self._states: dict[str, HubState] = {}
         self._online = asyncio.Event()
 
@@ -25,13 +24,13 @@ class HubPresence:
         """Note a hub's presence; one of an older session is a late will and says nothing."""
         state = received.message
         assert isinstance(state, HubState)
-        name = received.address.name
+        name = f"{received.address.site}/{received.address.name}"
         known = self._states.get(name)
         if known is not None and state.session < known.session:
             return
         self._states[name] = state
         if known is not None and known.status != state.status:
-            log.warning(f"hub {name} at site {self.site} is {state.status}")
+            log.warning(f"hub {name} is {state.status}")
         if any(state.status == "online" for state in self._states.values()):
             self._online.set()
         else:
@@ -44,6 +43,5 @@ class HubPresence:
         except asyncio.TimeoutError:
             gone = ", ".join(f"{name} has gone offline" for name in sorted(self._states))
             raise BusUnreachable(
-                f"no hub is online at site {self.site} on {broker}{f' ({gone})' if gone else ''}; "
-                "start one with `resonator hub`"
+                f"no hub is online on {broker}{f' ({gone})' if gone else ''}; start one with `resonator hub`"
             ) from None

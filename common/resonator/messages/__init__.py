@@ -57,6 +57,7 @@ from resonator.messages.job import (
     Rejected,
     TaskStatus,
 )
+from resonator.messages.site import BridgeReport, SiteList, SiteQuery, SiteReport
 from resonator.messages.trust import (
     CertificateIssued,
     CertificateRequest,
@@ -85,6 +86,7 @@ __all__ = [
     "BlobChunk",
     "BlobRef",
     "BlobRequest",
+    "BridgeReport",
     "CertificateIssued",
     "CertificateRequest",
     "Conditions",
@@ -120,6 +122,9 @@ __all__ = [
     "RevocationsKnown",
     "RevocationsQuery",
     "Seconds",
+    "SiteList",
+    "SiteQuery",
+    "SiteReport",
     "Size",
     "Status",
     "TaskStatus",

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from resonator.bus.peer import Peer, Received
-from resonator.ids import DeviceId
+from resonator.ids import DeviceId, site_of
 from resonator.messages import DeviceClaim, DeviceState, Identity, Status, Telemetry
 from resonator_hub.door import admit, device_of
+from resonator_hub.fleet.links import Links
 from resonator_hub.fleet.registry import Registry
 from resonator_hub.inbox import Inbox
 from resonator_hub.scheduler.events import DeviceLost, DeviceSeen, Offer
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Present:
-    """A device's latest session; `seen` is None while it is away."""
+    """A device's latest session; `seen` is what it last said, None while it is away."""
 
     session: int
     seen: DeviceSeen | None
@@ -37,15 +38,18 @@ class Presence:
         peer: Peer,
         inbox: Inbox,
         registry: Registry,
+        links: Links,
         granted: Callable[[DeviceId], int],
         lost: Callable[[DeviceId], None],
     ) -> None:
         self._peer = peer
         self._inbox = inbox
         self._registry = registry
+        self._links = links
         self._granted = granted
         self._lost = lost
         self._devices: dict[DeviceId, _Present] = {}
+        links.on_change(self._on_link)
         admit(peer, DeviceState, ("dev",), self._on_state)
         admit(peer, DeviceClaim, ("dev",), self._on_claim)
         admit(peer, Telemetry, ("dev",), self._on_telemetry)
@@ -87,7 +91,8 @@ class Presence:
             self._inbox.post(DeviceLost(self._inbox.now(), device, certain=True))
 
     def _here(self, device: DeviceId, state: DeviceState, identity: Identity) -> None:
-        seen = _seen(self._inbox.now(), device, state, identity)
+        visible = not self._links.cut(site_of(device))
+        seen = _seen(self._inbox.now(), device, state, identity, visible=visible)
         present = self._devices.get(device)
         last = present.seen if present is not None else None
         if (
@@ -101,14 +106,26 @@ class Presence:
         self._devices[device] = _Present(state.session, seen)
         self._inbox.post(seen)
 
+    def _on_link(self, site: str) -> None:
+        """A link was cut, or is there again and the devices are what they last said."""
+        at, visible = self._inbox.now(), not self._links.cut(site)
+        for device, present in list(self._devices.items()):
+            if present.seen is None or site_of(device) != site:
+                continue
+            seen = replace(present.seen, at=at, visible=visible)
+            self._devices[device] = replace(present, seen=seen)
+            self._inbox.post(seen if visible else DeviceLost(at, device, certain=False))
+
     async def _on_claim(self, received: Received, claim: DeviceClaim) -> None:
         log.info("an agent asks for a name", device=device_of(received), instance=claim.instance)
 
     async def _on_telemetry(self, received: Received, telemetry: Telemetry) -> None:
-        self._registry.note(device_of(received), telemetry)
+        self._registry.note(device_of(received), telemetry, self._inbox.now())
 
 
-def _seen(at: float, device: DeviceId, state: DeviceState, identity: Identity) -> DeviceSeen:
+def _seen(
+    at: float, device: DeviceId, state: DeviceState, identity: Identity, *, visible: bool
+) -> DeviceSeen:
     return DeviceSeen(
         at=at,
         device=device,
@@ -118,4 +135,5 @@ def _seen(at: float, device: DeviceId, state: DeviceState, identity: Identity) -
         offers=tuple(Offer(offer.kind, offer.target, offer.tag) for offer in identity.offers),
         labels=tuple(sorted(identity.labels.items())),
         available=state.status in {Status.IDLE, Status.RUNNING},
+        visible=visible,
     )

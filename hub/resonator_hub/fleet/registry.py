@@ -11,11 +11,12 @@ from resonator_hub.tables import DEVICES
 
 
 class Registry:
-    """Identities (on disk) and the latest telemetry (in memory) by device."""
+    """Identities (on disk), the latest telemetry and when it was heard (in memory) by device."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._telemetry: dict[DeviceId, Telemetry] = {}
+        self._heard: dict[DeviceId, float] = {}
         with database.transaction() as connection:
             rows = connection.execute(select(DEVICES.c.device, DEVICES.c.identity)).all()
         self._identities = {DeviceId(row.device): Identity.model_validate_json(row.identity) for row in rows}
@@ -35,9 +36,18 @@ class Registry:
             put(connection, DEVICES, ("device",), {"device": device, "identity": identity.model_dump_json()})
         self._identities[device] = identity
 
-    def note(self, device: DeviceId, telemetry: Telemetry) -> None:
-        """Keep how a device fares."""
+    def note(self, device: DeviceId, telemetry: Telemetry, at: float) -> None:
+        """Keep how a device fares, by the hub's clock `at`."""
         self._telemetry[device] = telemetry
+        self._heard[device] = at
+
+    def telemetry(self, device: DeviceId) -> Telemetry | None:
+        """Return how a device fared when it last said so."""
+        return self._telemetry.get(device)
+
+    def heard(self, device: DeviceId) -> float | None:
+        """Return when a device last said how it fares, in seconds since the epoch."""
+        return self._heard.get(device)
 
     def complete(self, report: DeviceReport) -> DeviceReport:
         """Return the scheduler's report with what the device itself said."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -58,6 +59,8 @@ class Windows:
         self._repeat_s = repeat_s
         self._windows: dict[DeviceId, _Window] = {}
         self._highest: dict[DeviceId, int] = {}
+        self._asked_at: dict[DeviceId, float] = {}
+        self._round_trips: dict[DeviceId, float] = {}
         self._none = asyncio.Event()
         self._none.set()
         self._leaving = False
@@ -70,12 +73,17 @@ class Windows:
         """Return the highest epoch granted to a device in this life of the hub; 0 for none."""
         return self._highest.get(device, 0)
 
+    def round_trip(self, device: DeviceId) -> float | None:
+        """Return how long a device took to answer its last grant, in seconds; None before the first."""
+        return self._round_trips.get(device)
+
     def open(self, command: OpenWindow, measure: Measure) -> None:
         """Grant a window; without an answer it counts as refused. After `end_all` nothing is granted."""
         if self._leaving:
             return
         self._highest[command.device] = max(command.epoch, self.granted(command.device))
         self._set(command.device, _Window(command.epoch, "granting"))
+        self._asked_at[command.device] = time.monotonic()
         self._tasks.start(command.device, self._grant(command, measure))
 
     def end(self, command: CloseWindow) -> None:
@@ -137,6 +145,7 @@ class Windows:
         if window == _Window(epoch, "granting"):
             self._tasks.stop(device)
             self._set(device, _Window(epoch, "open"))
+            self._round_trips[device] = time.monotonic() - self._asked_at[device]
             self._opened(device, epoch, message.credit)
             taken = self._inbox.post(events.WindowOpened(self._inbox.now(), device, epoch))
             self._acks.send_when(taken, device, received.id)

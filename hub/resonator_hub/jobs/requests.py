@@ -27,6 +27,8 @@ from resonator.messages import (
     JobStatus,
     Message,
     Rejected,
+    SiteList,
+    SiteQuery,
 )
 from resonator_hub.door import admit, staleness
 from resonator_hub.fleet import Registry
@@ -88,18 +90,26 @@ class Desk:
 
 
 class Requests:
-    """Questions about jobs and devices, jobs canceled, devices drained."""
+    """Questions about jobs, sites and devices, jobs canceled, devices drained."""
 
     def __init__(
-        self, desk: Desk, inbox: Inbox, scheduler: Scheduler, registry: Registry, jobs: Jobs
+        self,
+        desk: Desk,
+        inbox: Inbox,
+        scheduler: Scheduler,
+        registry: Registry,
+        sites: Callable[[], SiteList],
+        jobs: Jobs,
     ) -> None:
         self._desk = desk
         self._inbox = inbox
         self._scheduler = scheduler
         self._registry = registry
+        self._sites = sites
         self._jobs = jobs
         desk.serve(JobQuery, self._on_job_query)
         desk.serve(JobCancel, self._on_job_cancel)
+        desk.serve(SiteQuery, self._on_site_query)
         desk.serve(DeviceQuery, self._on_device_query)
         desk.serve(DeviceDrain, self._on_drain)
         desk.serve(DeviceUndrain, self._on_undrain)
@@ -119,6 +129,9 @@ class Requests:
             return status
         await self._inbox.post(JobCanceled(self._inbox.now(), JobId(cancel.job), *who(received)))
         return self._status(received, cancel.job)
+
+    async def _on_site_query(self, _received: Received, _query: SiteQuery) -> Message:
+        return self._sites()
 
     async def _on_device_query(self, _received: Received, query: DeviceQuery) -> Message:
         if query.device is not None:

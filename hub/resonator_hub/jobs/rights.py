@@ -17,6 +17,7 @@ from resonator.messages import (
     JobQuery,
     JobSubmit,
     Message,
+    SiteQuery,
 )
 from resonator.trust.party import USERS, Role
 
@@ -25,6 +26,7 @@ Reach = Literal["own", "all"]
 
 RIGHTS: Mapping[type[Message], Mapping[Role, Reach]] = {
     JobQuery: {"viewer": "all", "submitter": "own", "operator": "all"},
+    SiteQuery: {"viewer": "all", "submitter": "all", "operator": "all"},
     DeviceQuery: {"viewer": "all", "submitter": "all", "operator": "all"},
     BlobRequest: {"submitter": "own", "operator": "all"},
     JobSubmit: {"submitter": "own", "operator": "own"},

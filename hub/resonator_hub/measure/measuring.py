@@ -17,7 +17,7 @@ from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.messages import KernelPush, KernelResult
 from resonator_hub import inline
 from resonator_hub.door import admit, device_of, to_device
-from resonator_hub.fleet import Acks, Registry
+from resonator_hub.fleet import Acks, Links, Registry
 from resonator_hub.inbox import Inbox
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.measure import plausible
@@ -46,6 +46,7 @@ class Measuring:
         catalog: Catalog,
         jobs: Jobs,
         registry: Registry,
+        links: Links,
         *,
         repeat_s: float = REPEAT_S,
     ) -> None:
@@ -56,6 +57,7 @@ class Measuring:
         self._catalog = catalog
         self._jobs = jobs
         self._registry = registry
+        self._links = links
         self._repeat_s = repeat_s
         self._asked = Asked()
         self._claims = Claims()
@@ -109,6 +111,11 @@ class Measuring:
     def pushed(self, device: DeviceId, blob: str) -> bool:
         """Return whether a blob was pushed to a device in its present window, or else in its last one."""
         return blob in self._pushed.get(device, ())
+
+    def waiting(self, device: DeviceId) -> int:
+        """Return how many kernels were sent to a device and have no result yet."""
+        lane = self._lanes.get(device)
+        return 0 if lane is None else len(lane.outstanding)
 
     def ended(self, device: DeviceId) -> None:
         """Push nothing more into a device's window."""
@@ -164,6 +171,8 @@ class Measuring:
             if await happens(heard, self._repeat_s):
                 heard.clear()
                 continue
+            if not self._links.reaches(device):
+                continue  # the broker would keep it all until the link is there again
             for push in lane.outstanding:
                 await self._send(push, carried=False)
 
