@@ -47,6 +47,7 @@ class Desk:
     stories: Stories
     now: float = 0.0
     seq: int = 0
+    jobs_seen: int = 0
     estimates: Estimates = field(default_factory=Estimates)
     timers: Timers = field(default_factory=Timers)
     fleet: Fleet = field(default_factory=Fleet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from resonator.failures import Failure, FailureKind, Fault
 from resonator.ids import DeviceId, JobId
@@ -13,6 +13,7 @@ from resonator_hub.scheduler.commands import Command, Report, WakeAt
 from resonator_hub.scheduler.desk import Desk
 from resonator_hub.scheduler.device import Device
 from resonator_hub.scheduler.dispatch import Dispatch
+from resonator_hub.scheduler.ended import EndedJob
 from resonator_hub.scheduler.events import (
     Answer,
     BuildFailed,
@@ -40,6 +41,7 @@ from resonator_hub.scheduler.events import (
 from resonator_hub.scheduler.fleet import Watch
 from resonator_hub.scheduler.job import Job
 from resonator_hub.scheduler.knobs import Knobs
+from resonator_hub.scheduler.memory import restore, save
 from resonator_hub.scheduler.models import Models
 from resonator_hub.scheduler.policies import POLICIES
 from resonator_hub.scheduler.reporting import device_report, job_status
@@ -67,7 +69,6 @@ class Scheduler:
         self._tuning = Tuning(self._desk, self._windows, self._models)
         self._dispatch = Dispatch(self._desk, self._tuning)
         self._admission = Admission(self._desk)
-        self._jobs_seen = 0
 
     # --- the only way in ------------------------------------------------------------------------------
 
@@ -149,8 +150,8 @@ class Scheduler:
 
     def _submitted(self, event: JobSubmitted) -> None:
         desk = self._desk
-        self._jobs_seen += 1
-        job = desk.jobs[event.job] = Job(event.job, self._jobs_seen, event.order, event.at)
+        desk.jobs_seen += 1
+        job = desk.jobs[event.job] = Job(event.job, desk.jobs_seen, event.order, event.at)
         desk.stories.tell(job.id, desk.now, "JobSubmitted", job.phase.value)
         desk.report(job.id)
         desk.fleet.watch(event.order.target).queued[job.id] = job
@@ -383,3 +384,17 @@ class Scheduler:
     def ignored(self) -> dict[str, int]:
         """How many late and repeated events were dropped, by reason."""
         return dict(self._desk.ignored)
+
+    # --- what it knows, kept ----------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """Return all that decides what comes next; jobs that have ended are kept by themselves."""
+        return save(self._desk)
+
+    def ended(self, after: int = 0) -> Iterator[EndedJob]:
+        """Yield the jobs that have ended but the first `after`, the one that ended first of them first."""
+        return self._desk.ended.after(after)
+
+    def restore(self, state: bytes, ended: Iterable[EndedJob]) -> None:
+        """Know what another knew when it was saved; raises SnapshotUnreadable, having changed nothing."""
+        restore(self._desk, state, ended)

@@ -32,12 +32,16 @@ class Ranked(Generic[Item]):
         if entry is None or entry[0] != rank:
             heapq.heappush(self._heap, self._enter(name, rank, item))
             if len(self._heap) > 64 and len(self._heap) > 4 * len(self._entries):
-                self._heap = [one for one in self._heap if self._entries.get(one[1]) == (one[0], one[2])]
-                heapq.heapify(self._heap)
+                self.tidy()
 
     def remove(self, name: Any) -> None:
         """Take an item out; one that is not in is no error."""
         self._entries.pop(name, None)
+
+    def tidy(self) -> None:
+        """Let go of what was removed or moved; nothing else changes."""
+        self._heap = [one for one in self._heap if self._entries.get(one[1]) == (one[0], one[2])]
+        heapq.heapify(self._heap)
 
     def best(self, rank_of: Callable[[Item], Rank] | None = None) -> tuple[Rank, Item] | None:
         """Return the item of lowest rank without removing it, or None when there is none.
