@@ -20,12 +20,13 @@ from resonator.messages import (
     WindowOpened,
     WindowRefused,
 )
+from resonator_agent.attempts import FIRST_S, Attempts
 from resonator_agent.outbox import Kept, Outbox
 
 log = structlog.get_logger(__name__)
 
-RESEND_S = 10.0
-"""How long the hub may take to acknowledge before a message is sent again."""
+RESEND_S = FIRST_S
+"""How often it is looked whether something has to be sent again."""
 _AT_ONCE = 200
 """How many messages are sent again in one go: a hub that comes back is not to be flooded."""
 
@@ -50,7 +51,8 @@ class Post:
         self._site = site
         self._device = device
         self._sending: set[asyncio.Task[None]] = set()
-        self._sent_at: dict[str, float] = {}
+        self._attempts = Attempts()
+        self._links: dict[str, bool] = {}
 
     def send(self, message: Message) -> None:
         """Send a message; results and closed windows are kept on disk first, until they are acknowledged."""
@@ -64,16 +66,14 @@ class Post:
         """Forget what the hub has taken for good."""
         self._outbox.acknowledge(ids)
         for message_id in ids:
-            self._sent_at.pop(message_id, None)
+            self._attempts.forget(message_id)
 
     def resend(self) -> None:
         """Send again, with the same ids, what was not acknowledged in time."""
-        if not self._peer.bus.connected:
+        if not self._peer.bus.connected or self._is_cut:
             return
         now = asyncio.get_running_loop().time()
-        overdue = [
-            kept for kept in self._outbox.pending() if now - self._sent_at.get(kept.id, -RESEND_S) >= RESEND_S
-        ]
+        overdue = [kept for kept in self._outbox.pending() if self._attempts.due(kept.id, now)]
         for kept in overdue[:_AT_ONCE]:
             self._dispatch(codec.decode(kept.payload).message, kept.id)
 
@@ -84,7 +84,23 @@ class Post:
 
     def forget_attempts(self) -> None:
         """Hold everything pending for overdue: what was sent on a lost connection may be lost with it."""
-        self._sent_at.clear()
+        self._attempts.start_over()
+
+    def note_link(self, bridge: str, up: bool) -> None:
+        """Note whether a bridge joins the site's broker to the hub's; while none does, nothing is repeated.
+
+        What has been sent waits at the site's broker, which would keep every repetition, too.
+        """
+        was_cut = self._is_cut
+        self._links[bridge] = up
+        if was_cut and not self._is_cut:
+            self._attempts.expect(asyncio.get_running_loop().time())
+        if was_cut != self._is_cut:
+            log.info("the link of this site is cut" if self._is_cut else "this site is linked", bridge=bridge)
+
+    @property
+    def _is_cut(self) -> bool:
+        return bool(self._links) and not any(self._links.values())
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything given so far is sent, at most `timeout_s` seconds; give up the rest."""
@@ -110,7 +126,7 @@ class Post:
 
     def _dispatch(self, message: Message, message_id: str | None) -> None:
         if message_id is not None:
-            self._sent_at[message_id] = asyncio.get_running_loop().time()
+            self._attempts.sent(message_id, asyncio.get_running_loop().time())
         task = asyncio.ensure_future(self._publish(message, message_id))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)

@@ -71,8 +71,12 @@ def for_hub() -> tuple[str, ...]:
 
 
 def for_device(site: str, device: str) -> tuple[str, ...]:
-    """Filters of all that a device listens to; its own state too, to notice another agent of its name."""
-    return (f"{ROOT}/{site}/dev/{device}/dn/#", device_up(site, device, "state"))
+    """Filters of all that a device listens to: the hub, its site's link, and itself.
+
+    Its own state tells it of another agent of its name.
+    """
+    below = f"{ROOT}/{site}"
+    return (f"{below}/dev/{device}/dn/#", device_up(site, device, "state"), f"{below}/bridge/+/state")
 
 
 def for_client(site: str, client: str) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def rules(hubs: Sequence[str], overseers: Sequence[str], brokers: Sequence[Party
         ("pattern read", f"{ROOT}/%u/up/state"),  # to notice another that bears the same name
         ("pattern read", f"{ROOT}/%u/dn/#"),
         ("pattern read", f"{ROOT}/+/hub/+/state"),
+        ("pattern read", f"{ROOT}/+/bridge/+/state"),
     ]
     hub = [
         ("topic read", f"{ROOT}/+/dev/+/up/#"),
@@ -93,7 +94,6 @@ def rules(hubs: Sequence[str], overseers: Sequence[str], brokers: Sequence[Party
         ("topic read", f"{ROOT}/+/client/+/up/#"),
         ("topic write", f"{ROOT}/+/client/+/dn/#"),
         ("topic readwrite", f"{ROOT}/+/jobs/+/status"),
-        ("topic read", f"{ROOT}/+/bridge/+/state"),
     ]
     overseer = [("topic read", f"{ROOT}/+/jobs/+/status"), ("topic read", f"{ROOT}/+/dev/+/up/state")]
     parts = ["# Written by Resonator; it is written again when the fleet changes.", _lines(everybody)]
