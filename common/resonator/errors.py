@@ -13,7 +13,11 @@ class MessageInvalid(ResonatorError):
     """Bytes from the bus are no message of ours; the sentence says what is wrong with them."""
 
 
-class BusUnreachable(ResonatorError):
+class Unreachable(ResonatorError):
+    """Something that this process stands on did not answer in time; starting again may help."""
+
+
+class BusUnreachable(Unreachable):
     """The broker, or the peer behind it, did not answer in time."""
 
 

@@ -15,7 +15,7 @@ from resonator.cli import output
 from resonator.errors import InputInvalid
 from resonator.jobspec import seconds
 from resonator_hub.database import Database
-from resonator_hub.journal import JOURNAL, Journal
+from resonator_hub.journal import Journal
 from resonator_hub.scheduler.events import (
     BlobFetched,
     Deed,
@@ -44,13 +44,13 @@ class Entry:
     detail: str = ""
 
 
-def entries(path: Path, *, who: str | None = None, since: float = 0.0) -> Iterator[Entry]:
+def entries(place: Path | str, *, who: str | None = None, since: float = 0.0) -> Iterator[Entry]:
     """Yield what `who` (a whole name or its last part; everybody) did from `since` on, oldest first.
 
-    The journal is a state directory or a file, whether or not its hub is running; raises InputInvalid when it
-    is none.
+    The journal is in a state directory, a file, or the database of a URL, whether or not its hub is running;
+    raises InputInvalid when it is none.
     """
-    database = Database.read(path / JOURNAL if path.is_dir() else path)
+    database = Database.read(place)
     try:
         for event in Journal(database).events(_DEEDS):
             if event.at >= since and isinstance(event, _DEEDS):

@@ -1,20 +1,28 @@
-"""The append-only log of scheduler events: what the hub knows after kill -9, and what `replay` tells."""
+"""The append-only log of scheduler events: what the hub knows after kill -9, and what `replay` tells.
+
+What a snapshot knows need not be folded again (`resonator_hub.snapshots`): in time such events are forgotten,
+but for what people did and by which rules.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator, Sequence
-from typing import TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar, get_args
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from resonator.errors import ResonatorError
-from resonator_hub.database import Database, Write
-from resonator_hub.scheduler.events import Event, from_json, to_json
+from resonator_hub.database import JOURNAL, Database, Write
+from resonator_hub.scheduler.events import Deed, Event, HubStarted, from_json, to_json
 from resonator_hub.tables import EVENTS
 
-JOURNAL = "hub.db"
-"""What the journal is called in a state directory."""
+__all__ = ["JOURNAL", "Journal", "JournalUnreadable"]
+_KEPT = sorted(kind.__name__ for kind in (*get_args(Deed), HubStarted))
+"""The kinds of events that are kept for ever: who asks for them may ask years later."""
 _PAGE = 1000
+_Row = tuple[int, str, str]
 E = TypeVar("E", bound=Event)
 
 
@@ -23,7 +31,10 @@ class JournalUnreadable(ResonatorError):
 
 
 class Journal:
-    """Events by their sequence number, from 1; an appended one is on disk before `append` returns."""
+    """Events by their sequence number, which grows from 1; PostgreSQL leaves gaps where something was undone.
+
+    An appended event is on disk before `append` returns.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,21 +49,25 @@ class Journal:
         The disk is waited for once, however many they are.
         """
         assert entries, "there is something to keep"
-        with self._database.transaction() as connection:
+
+        def work(connection: Connection) -> int:
             for event, also in entries:
                 if also is not None:
                     also(connection)
                 row = {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
                 seq = connection.execute(insert(EVENTS).values(row)).inserted_primary_key
-        assert seq is not None
-        return int(seq[0])
+            assert seq is not None
+            return int(seq[0])
 
-    def events(self, kinds: Collection[type[object]] = ()) -> Iterator[Event]:
-        """Yield every event in order, or those of some kinds alone; raises JournalUnreadable."""
-        last = 0
-        while rows := self._page(last, [kind.__name__ for kind in kinds]):
-            yield from (_read(*row) for row in rows)
-            last = rows[-1][0]
+        return self._database.write(work)
+
+    def events(self, kinds: Collection[type[object]] = (), *, after: int = 0) -> Iterator[Event]:
+        """Yield the events behind a sequence number in order, all or those of some kinds alone.
+
+        Raises JournalUnreadable.
+        """
+        rows = [self._rows(after, kind.__name__) for kind in kinds] or [self._rows(after)]
+        return (_read(*row) for row in heapq.merge(*rows, key=itemgetter(0)))
 
     def of(self, kind: type[E]) -> Iterator[E]:
         """Yield the events of a kind in order; raises JournalUnreadable."""
@@ -67,16 +82,35 @@ class Journal:
 
     def last_at(self) -> float:
         """Return the time of the latest event, in seconds since the epoch; 0 when there is none."""
+        latest = select(EVENTS.c.at).order_by(EVENTS.c.seq.desc()).limit(1)
         with self._database.transaction() as connection:
-            return float(connection.execute(select(func.max(EVENTS.c.at))).scalar() or 0.0)
+            return float(connection.execute(latest).scalar() or 0.0)
 
-    def _page(self, after: int, names: list[str]) -> list[tuple[int, str, str]]:
-        query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).where(EVENTS.c.seq > after)
-        if names:
-            query = query.where(EVENTS.c.name.in_(names))
+    def forget(self, before: int, most: int) -> int:
+        """Forget up to `most` events before a sequence number, but what is kept for ever; return how many.
+
+        The event of that number stays, so that none is given twice.
+        """
+        dispensable = (
+            select(EVENTS.c.seq)
+            .where(EVENTS.c.seq < before, EVENTS.c.name.not_in(_KEPT))
+            .order_by(EVENTS.c.seq)
+            .limit(most)
+        )
+        forgetting = delete(EVENTS).where(EVENTS.c.seq.in_(dispensable))
+        return self._database.write(lambda connection: connection.execute(forgetting).rowcount)
+
+    def _rows(self, after: int, name: str | None = None) -> Iterator[_Row]:
+        query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).order_by(EVENTS.c.seq).limit(_PAGE)
+        if name is not None:
+            query = query.where(EVENTS.c.name == name)
+        while rows := self._page(query.where(EVENTS.c.seq > after)):
+            yield from rows
+            after = rows[-1][0]
+
+    def _page(self, query: Select[Any]) -> list[_Row]:
         with self._database.transaction() as connection:
-            rows = connection.execute(query.order_by(EVENTS.c.seq).limit(_PAGE))
-            return [(int(row.seq), str(row.name), str(row.body)) for row in rows]
+            return [(int(seq), str(name), str(body)) for seq, name, body in connection.execute(query)]
 
 
 def _read(seq: int, name: str, body: str) -> Event:

@@ -14,7 +14,7 @@ from resonator.cli import output
 from resonator.errors import InputInvalid
 from resonator.messages import DeviceReport, JobStatus
 from resonator_hub.database import Database
-from resonator_hub.journal import JOURNAL, Journal
+from resonator_hub.journal import Journal
 from resonator_hub.rules import began
 from resonator_hub.scheduler import IllegalTransition, Knobs, Scheduler
 from resonator_hub.scheduler.events import CandidatesSelected, Event
@@ -74,14 +74,14 @@ class Folded:
         return self.scheduler.devices()
 
 
-def fold(path: Path) -> Folded:
-    """Fold the journal in a state directory or a file; raises InputInvalid when it is none."""
-    database = Database.read(path / JOURNAL if path.is_dir() else path)
+def fold(place: Path | str) -> Folded:
+    """Fold the journal in a state directory, a file or a URL's database; raises InputInvalid for none."""
+    database = Database.read(place)
     try:
         journal = Journal(database)
         rules = began(journal)
         if rules is None:
-            raise InputInvalid(f"the journal at {path} is empty")
+            raise InputInvalid(f"the journal in {database} is empty")
         folded = Folded(rules.scheduler(stories=Knobs(stories=1_000_000, story_lines=10_000)))
         for event in journal.events():
             folded.take(event)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -27,8 +28,30 @@ EVENTS = Table(
     Column("at", Float, nullable=False),
     Column("name", String(64), nullable=False),
     Column("body", Text, nullable=False),
+    Index("events_of_a_kind", "name", "seq"),
 )
 """The journal: what happened to the scheduler, in order."""
+
+SNAPSHOTS = Table(
+    "snapshots",
+    METADATA,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("ended", Integer, nullable=False),
+    Column("whole", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""What the hub knew after an event, and how many jobs had ended; `whole` while no event before is forgotten."""
+
+ENDED_JOBS = Table(
+    "ended_jobs",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("job", _NAME, nullable=False),
+    Column("bundle", _DIGEST, nullable=True),
+    Column("status", LargeBinary, nullable=False),
+)
+"""The last status of each job that has ended, in the order of their ends, from 1."""
 
 JOBS = Table(
     "jobs",
@@ -148,3 +171,15 @@ DEVICES = Table(
     Column("identity", Text, nullable=False),
 )
 """What each device said it is, when it last said it."""
+
+LEADERSHIP = Table(
+    "leadership",
+    METADATA,
+    Column("one", Integer, primary_key=True),
+    Column("origin", _NAME, nullable=False),
+    Column("holder", _NAME, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("beat", Integer, nullable=False),
+    Column("written", _NAME, nullable=False),
+)
+"""Which hub writes here, in one row: see `resonator_hub.leadership`. `origin` tells databases apart."""

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import typer
 
-from resonator.errors import BusUnreachable, InputInvalid, Refused, ResonatorError
+from resonator.errors import InputInvalid, Refused, ResonatorError, Unreachable
 from resonator.messages import JobState
 
 
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 _CODES: tuple[tuple[type[ResonatorError], ExitCode], ...] = (
     (InputInvalid, ExitCode.BAD_INPUT),
-    (BusUnreachable, ExitCode.UNREACHABLE),
+    (Unreachable, ExitCode.UNREACHABLE),
     (Refused, ExitCode.REFUSED),
     (ResonatorError, ExitCode.UNEXPECTED),
 )

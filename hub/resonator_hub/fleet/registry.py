@@ -32,8 +32,8 @@ class Registry:
         """Keep what a device is, on disk if it is news."""
         if self._identities.get(device) == identity:
             return
-        with self._database.transaction() as connection:
-            put(connection, DEVICES, ("device",), {"device": device, "identity": identity.model_dump_json()})
+        row = {"device": device, "identity": identity.model_dump_json()}
+        self._database.write(lambda connection: put(connection, DEVICES, ("device",), row))
         self._identities[device] = identity
 
     def note(self, device: DeviceId, telemetry: Telemetry, at: float) -> None:

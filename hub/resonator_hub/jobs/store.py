@@ -98,6 +98,6 @@ class Jobs:
 
     def set_reference(self, job: JobId, reference: str) -> None:
         """Note what the model's outputs must be."""
-        with self._database.transaction() as connection:
-            connection.execute(update(JOBS).where(JOBS.c.job == job).values(reference=reference))
+        change = update(JOBS).where(JOBS.c.job == job).values(reference=reference)
+        self._database.write(lambda connection: connection.execute(change))
         self._jobs.pop(job, None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from resonator.ids import CandidateId, JobId
 from resonator.tensors import TensorSpec
@@ -27,9 +27,8 @@ class Catalog:
 
     def keep_tasks(self, job: JobId, workloads: Mapping[str, str]) -> None:
         """Note the workload of each of a job's tasks."""
-        with self._database.transaction() as connection:
-            for task, workload in workloads.items():
-                insert_once(connection, TASKS, ("task",), {"task": task, "job": job, "workload": workload})
+        rows = [{"task": task, "job": job, "workload": workload} for task, workload in workloads.items()]
+        self._keep(TASKS, ("task",), rows)
 
     def workloads(self, job: JobId) -> tuple[str, ...]:
         """Return the digests of a job's workloads, sorted."""
@@ -40,15 +39,12 @@ class Catalog:
     def keep_likeness(self, workload: str, structure: str, extents: tuple[int, ...]) -> None:
         """Note what a workload has in common with others, and in what it differs from those."""
         row = {"workload": workload, "structure": structure, "extents": json.dumps(extents)}
-        with self._database.transaction() as connection:
-            insert_once(connection, WORKLOADS, ("workload",), row)
+        self._keep(WORKLOADS, ("workload",), [row])
 
     def keep_programs(self, workload: str, programs: Mapping[str, str]) -> None:
         """Note which program each trace makes of a workload."""
-        with self._database.transaction() as connection:
-            for trace, program in programs.items():
-                row = {"workload": workload, "trace": trace, "program": program}
-                insert_once(connection, PROGRAMS, ("workload", "trace"), row)
+        rows = [{"workload": workload, "trace": trace, "program": of} for trace, of in programs.items()]
+        self._keep(PROGRAMS, ("workload", "trace"), rows)
 
     def programs(self, workload: str, traces: Iterable[str]) -> frozenset[str]:
         """Return the programs that these traces make of a workload."""
@@ -63,10 +59,13 @@ class Catalog:
 
     def keep_kernel(self, workload: str, trace: str, target: str, kernel: str) -> None:
         """Note the kernel that a scheduled workload has become on a target."""
-        with self._database.transaction() as connection:
+
+        def work(connection: Connection) -> None:
             build = _build(connection, workload, trace, target)
             if build is not None:
                 insert_once(connection, BUILDS, ("build",), {"build": build, "kernel": kernel})
+
+        self._database.write(work)
 
     def kernel(self, workload: str, trace: str, target: str) -> str | None:
         """Return the kernel of a scheduled workload, if this version has built it for this target."""
@@ -77,8 +76,7 @@ class Catalog:
     def keep_unbuildable(self, candidate: CandidateId, trace: str, workload: str, target: str) -> None:
         """Note a trace that does not lead to a kernel of a workload on a target."""
         row = {"candidate": candidate, "trace": trace, "workload": workload, "target": target}
-        with self._database.transaction() as connection:
-            insert_once(connection, UNBUILDABLE, ("candidate",), row)
+        self._keep(UNBUILDABLE, ("candidate",), [row])
 
     def unbuildable(self, workload: str, target: str) -> frozenset[str]:
         """Return the traces that do not lead to a kernel of this workload on this target."""
@@ -89,8 +87,7 @@ class Catalog:
     def keep_arguments(self, kernel: str, arguments: tuple[TensorSpec, ...]) -> None:
         """Note what a kernel takes."""
         row = {"kernel": kernel, "arguments": _ARGUMENTS.dump_json(arguments).decode()}
-        with self._database.transaction() as connection:
-            insert_once(connection, KERNELS, ("kernel",), row)
+        self._keep(KERNELS, ("kernel",), [row])
 
     def arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
         """Return what a kernel takes; raises KeyError for one that was never built here."""
@@ -100,6 +97,15 @@ class Catalog:
         if text is None:
             raise KeyError(kernel)
         return _ARGUMENTS.validate_json(text)
+
+    def _keep(self, table: Table, key: tuple[str, ...], rows: Sequence[dict[str, str]]) -> None:
+        """Insert the rows whose key is not there yet."""
+
+        def work(connection: Connection) -> None:
+            for row in rows:
+                insert_once(connection, table, key, row)
+
+        self._database.write(work)
 
 
 def _build(connection: Connection, workload: str, trace: str, target: str) -> str | None:

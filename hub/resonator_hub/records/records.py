@@ -55,8 +55,8 @@ class Records:
         failure = record.result.failure
         if failure is not None and failure.kind.fault is not Fault.KERNEL:
             return False
-        with self._database.transaction() as connection:
-            return insert_once(connection, RECORDS, ("candidate",), _row(record))
+        row = _row(record)
+        return self._database.write(lambda connection: insert_once(connection, RECORDS, ("candidate",), row))
 
     def tried(self, hardware: str, workload: str) -> tuple[Known, ...]:
         """Return everything measured for a workload on this hardware, in order of measurement."""
@@ -98,12 +98,16 @@ class Records:
 
     def set_tuned(self, hardware: str, workloads: Iterable[str], trials: float) -> None:
         """Note that the search for these workloads came to its end, with so many trials granted to each."""
-        with self._database.transaction() as connection:
-            for workload in sorted(set(workloads)):
+        wanted = sorted(set(workloads))
+
+        def work(connection: Connection) -> None:
+            for workload in wanted:
                 of = (TUNED.c.hardware == hardware, TUNED.c.workload == workload)
                 known = connection.execute(select(TUNED.c.trials).where(*of)).scalar()
                 row = {"hardware": hardware, "workload": workload, "trials": max(trials, known or 0.0)}
                 put(connection, TUNED, ("hardware", "workload"), row)
+
+        self._database.write(work)
 
     def slowest(self, hardware: str, workload: str) -> float | None:
         """Return the longest latency measured for a workload on this hardware, in seconds."""
@@ -131,8 +135,7 @@ class Records:
     def set_cost_model(self, hardware: str, digest: str, learned: int) -> None:
         """Make a blob the current cost model of this hardware; it has learned up to this record."""
         row = {"hardware": hardware, "digest": digest, "learned": learned}
-        with self._database.transaction() as connection:
-            put(connection, COST_MODELS, ("hardware",), row)
+        self._database.write(lambda connection: put(connection, COST_MODELS, ("hardware",), row))
 
     def _alike(self, hardware: str, workload: str) -> Iterable[tuple[str, Sequence[int]]]:
         """Return extents of this workload and of those like it that have been measured on this hardware."""
