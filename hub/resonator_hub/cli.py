@@ -16,6 +16,10 @@ from resonator_hub import audit as deeds
 from resonator_hub import replay as journals
 from resonator_hub import settings
 
+Journal = Annotated[
+    str, typer.Argument(metavar="JOURNAL", help="A hub's state directory, its hub.db, or its database's URL.")
+]
+
 
 def hub(
     broker: Annotated[
@@ -82,7 +86,7 @@ def hub(
 
 
 def replay(
-    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A hub's state directory or hub.db.")],
+    journal: Journal,
     job: Annotated[str | None, typer.Option(metavar="ID", help="Tell a job's story.")] = None,
     device: Annotated[str | None, typer.Option(metavar="SITE/NAME", help="Tell a device's story.")] = None,
     task: Annotated[str | None, typer.Option(metavar="ID", help="Tell a task's story.")] = None,
@@ -98,7 +102,7 @@ def replay(
 
 
 def audit(
-    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A hub's state directory or hub.db.")],
+    journal: Journal,
     who: Annotated[str | None, typer.Option(metavar="NAME", help="What one person did, or box.")] = None,
     since: Annotated[str | None, typer.Option(metavar="2h|2026-11-21", help="From when on.")] = None,
     as_json: Json = False,
