@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
@@ -39,11 +40,13 @@ class Program:
         return [sys.executable, "-c", "from resonator.cli.main import main; main()", *arguments]
 
     @classmethod
-    async def start(cls, folder: Path, *arguments: str) -> Program:
+    async def start(cls, folder: Path, *arguments: str, within: Sequence[str] = ()) -> Program:
+        """Run `resonator ARGUMENTS` in a folder; `within` is a command that runs another one elsewhere."""
         config = folder / "none.toml"
         config.touch()
         return cls(
             await asyncio.create_subprocess_exec(
+                *within,
                 *cls.command(*arguments),
                 stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
