@@ -86,6 +86,7 @@ def rules(hubs: Sequence[str], overseers: Sequence[str], brokers: Sequence[Party
         ("pattern read", f"{ROOT}/%u/up/state"),  # to notice another that bears the same name
         ("pattern read", f"{ROOT}/%u/dn/#"),
         ("pattern read", f"{ROOT}/+/hub/+/state"),
+        ("pattern read", f"{ROOT}/+/bridge/+/state"),  # to know whether there is a way to the hub
         ("pattern read", f"{ROOT}/+/bridge/+/state"),
     ]
     hub = [
