@@ -22,10 +22,10 @@ from resonator.ids import NAME_RULE, is_name
 from resonator.jobspec import Label, LabelValue, explain
 from resonator.messages import Identity
 from resonator.trust import Credentials, Party, credentials_for, invitation
-from resonator_agent import identify
+from resonator_agent import bootstrap, identify
 from resonator_agent.enroll import enrol_patiently, enroll, parse_address, place
 from resonator_agent.memory import Memory
-from resonator_agent.runtime import Agent, Settings
+from resonator_agent.runtime import Settings
 from resonator_agent.worker_process import Limits
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ def agent(
             f"target {offered.offers[0].target}"
         )
         box = Settings(name, chosen.site, chosen.broker, memory.folder, limits, credentials)
-        code = asyncio.run(Agent(box, offered, memory).run())
+        code = asyncio.run(bootstrap.run(box, offered, memory))
     finally:
         memory.release()
     raise typer.Exit(code)

@@ -1,26 +1,18 @@
-"""The shell around the agent's machine: bus, profiler, disk and clock; it decides nothing."""
+"""The shell around the agent's machine: it moves events and commands between its parts, decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
-import signal
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from resonator.bus import codec, topics
+from resonator.bus import topics
 from resonator.bus.blobs import BlobStore
-from resonator.bus.mqtt import MqttBus
-from resonator.bus.peer import Peer, Received, new_id
-from resonator.bus.port import Will
+from resonator.bus.peer import Peer, Received
 from resonator.cli.exits import ExitCode
 from resonator.failures import Failure
 from resonator.ids import device_id
@@ -28,13 +20,12 @@ from resonator.messages import (
     Ack,
     BlobAbsent,
     BlobChunk,
+    Conditions,
     DeviceClaim,
     DeviceState,
-    Identity,
     KernelPush,
     KernelResult,
     Message,
-    Status,
     Telemetry,
     WindowClose,
     WindowClosed,
@@ -42,16 +33,14 @@ from resonator.messages import (
     WindowOpened,
 )
 from resonator.trust import Credentials
-from resonator.trust.seal import Seal
 from resonator_agent import commands as do
 from resonator_agent import events as ev
 from resonator_agent.intake import Intake
 from resonator_agent.machine import Machine
 from resonator_agent.memory import Memory
-from resonator_agent.naming import Bearer
 from resonator_agent.outbox import Outbox
 from resonator_agent.post import RESEND_S, Post
-from resonator_agent.profiler import Profiler, Run
+from resonator_agent.profiler import Run
 from resonator_agent.renewal import Renewal
 from resonator_agent.worker_process import Limits
 
@@ -61,7 +50,6 @@ BUSY_TELEMETRY_S = 5.0
 IDLE_TELEMETRY_S = 60.0
 FAREWELL_S = 5.0
 """How long the last words may take to reach the broker."""
-MAX_CREDIT = 1024**3
 
 
 @dataclass(frozen=True)
@@ -75,35 +63,68 @@ class Settings:
     limits: Limits
     credentials: Credentials | None = None
 
+    @property
+    def source(self) -> str:
+        """What the device is called on the bus."""
+        return str(device_id(self.site, self.name))
+
+
+class Profiles(Protocol):
+    """Runs kernels, one at a time; see `resonator_agent.profiler.Profiler`."""
+
+    @property
+    def probe(self) -> Probes:
+        """What reads the box's conditions."""
+
+    async def start(self) -> None:
+        """Make ready; raises ResonatorError where that is not possible."""
+
+    async def run(self, run: Run) -> ev.Outcome | None:
+        """Run a kernel and return what came of it, or None when it was stopped."""
+
+    def stop(self) -> None:
+        """Give up the kernel being run, if there is one."""
+
+    def rest(self) -> None:
+        """Free what was kept for the kernels of a window that is over."""
+
+    async def close(self) -> None:
+        """End."""
+
+
+class Probes(Protocol):
+    """Reads a box's conditions; see `resonator_agent.conditions.ConditionsProbe`."""
+
+    def read(self) -> Conditions:
+        """Return the conditions right now."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an agent is put together of; see `resonator_agent.bootstrap`."""
+
+    machine: Machine
+    memory: Memory
+    outbox: Outbox
+    blobs: BlobStore
+    peer: Peer
+    profiler: Profiles
+    renewal: Renewal | None = None
+
 
 class Agent:
     """One device on the bus; `run` serves it until it is drained or its name is lost."""
 
-    def __init__(self, settings: Settings, identity: Identity, memory: Memory):
+    def __init__(self, settings: Settings, parts: Parts):
         self._settings = settings
-        self._memory = memory
-        self._outbox = Outbox(settings.state / "outbox.sqlite")
-        self._store = BlobStore(_emptied(settings.state / "blobs"), lasting=False)
-        self._profiler = Profiler(settings.limits, _emptied(settings.state / "profiler"))
-        bearer = Bearer(memory.next_session(time.time()), uuid.uuid4().hex)
-        self._machine = Machine(
-            identity,
-            bearer=bearer,
-            credit=min(MAX_CREDIT, shutil.disk_usage(settings.state).free // 4),
-            highest=memory.epoch,
-            interrupted=memory.interrupted,
-        )
-        # Not to be guessed: whoever connects under another's client id throws him out there.
-        client_id = f"agent-{settings.site}-{settings.name}-{secrets.token_hex(8)}"
-        tls = None if settings.credentials is None else settings.credentials.context()
-        self._seal = None if settings.credentials is None else Seal(settings.credentials)
-        self._bus = MqttBus(settings.broker, client_id=client_id, will=self._will, tls=tls)
-        self._source = str(device_id(settings.site, settings.name))
-        self._peer = Peer(self._bus, self._source, self._seal)
-        self._renewal: Renewal | None = None
-        if self._seal is not None and tls is not None:
-            reconnect = partial(self._bus.reconnect, "a new certificate")
-            self._renewal = Renewal(self._peer, self._seal, tls, reconnect)
+        self._machine = parts.machine
+        self._memory = parts.memory
+        self._outbox = parts.outbox
+        self._store = parts.blobs
+        self._peer = parts.peer
+        self._bus = parts.peer.bus
+        self._profiler = parts.profiler
+        self._renewal = parts.renewal
         self._post = Post(self._peer, self._outbox, settings.site, settings.name)
         self._intake = Intake(self._store, self._post.send, self._blob_ended)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,9 +176,7 @@ class Agent:
         )
         for kind, handler in handlers:
             self._peer.on(kind, _asynchronous(handler))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.interrupt)
+        self._peer.on_bridge(lambda bridge, up: self._post.note_link(bridge.name, up))
 
     async def _connected(self) -> None:
         self._post.forget_attempts()
@@ -234,9 +253,10 @@ class Agent:
             case do.WakeAt(at):
                 asyncio.get_running_loop().call_at(at, self._wake)
             case do.Refuse(what, reason):
-                self._bus.gate.complain(what, self._source, reason)
+                self._bus.gate.complain(what, self._settings.source, reason)
             case do.GiveUp(reason):
-                log.error(f"device {self._source}: {reason}; this agent ends", device=self._source)
+                device = self._settings.source
+                log.error(f"device {device}: {reason}; this agent ends", device=device)
                 self._end(ExitCode.REFUSED)
             case do.Leave():
                 self._end(ExitCode.FINE)
@@ -297,18 +317,6 @@ class Agent:
 
     # --- plumbing ---------------------------------------------------------------------------------------
 
-    def _will(self) -> Will:
-        gone = DeviceState(
-            status=Status.OFFLINE,
-            session=self._machine.bearer.session,
-            instance=self._machine.bearer.instance,
-            epoch=self._machine.highest,
-            reason="the connection to the broker broke",
-        )
-        topic = topics.device_up(self._settings.site, self._settings.name, "state")
-        payload = codec.encode(gone, id=new_id(), source=self._source, topic=topic, seal=self._seal)
-        return Will(topic, payload, retain=True)
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -341,13 +349,6 @@ def _asynchronous(handler: Callable[[Received], None]) -> Callable[[Received], A
         handler(received)
 
     return handle
-
-
-def _emptied(folder: Path) -> Path:
-    """Make a folder for what does not outlive the agent, and clear what a former life left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _tell(message: Message) -> None:

@@ -36,6 +36,7 @@ from resonator.messages import (
     WindowRefused,
 )
 from resonator.trust import Credentials
+from resonator_agent.bootstrap import assembled
 from resonator_agent.memory import Memory
 from resonator_agent.runtime import Agent, Settings
 from resonator_agent.worker_process import Limits
@@ -105,7 +106,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         memory = Memory(state)
         limits = Limits(cores=(0,), memory=4 * 2**30, max_foreign_load=1.0)
         settings = Settings("box", "lab", url, state, limits, Credentials.load(fleet.place(BOX)))
-        agent = Agent(settings, identity(), memory)
+        agent = assembled(settings, identity(), memory)
         running = asyncio.ensure_future(agent.run())
         try:
             await asyncio.wait_for(hub.hears(DeviceState), 3 * PATIENCE_S)
