@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zlib
 
-from resonator.bus.blobs import BlobStore, digest_of
+from resonator.bus.blobs import Blobs, digest_of
 from resonator.errors import MessageInvalid
 from resonator.messages import MAX_INLINE, BlobRef
 
 
-def reference(store: BlobStore, digest: str, *, inline: bool = True) -> BlobRef:
+def reference(store: Blobs, digest: str, *, inline: bool = True) -> BlobRef:
     """Name a blob of the store, its bytes included if it is small; raises BlobMissing."""
     _, size = store.read(digest, 0, 0)
     data = None

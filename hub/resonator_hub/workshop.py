@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-from resonator.bus.blobs import BlobStore
+from resonator.bus.blobs import Blobs
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.records import Catalog, Records
 
@@ -26,7 +26,7 @@ class Workshop:
     """The things a stage needs; `now` is the hub's time."""
 
     compute: Computes
-    blobs: BlobStore
+    blobs: Blobs
     catalog: Catalog
     records: Records
     jobs: Jobs

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Protocol
 
-from resonator.bus.blobs import BlobStore
 from resonator.bus.pull import Pull
 from resonator.failures import Failure, FailureKind
 from resonator.messages import BlobAbsent, BlobChunk, BlobRequest
 
 _READ_BYTES = 1 << 20
+
+
+class Landing(Protocol):
+    """Where a blob arrives: a store of blobs, or whoever takes the complete file from there."""
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there, so that it need not come."""
+
+    def partial_path(self, digest: str) -> Path:
+        """Return the file in which a blob grows until it is complete."""
+
+    def adopt(self, file: Path, digest: str) -> None:
+        """Take `file`, which is complete and verified."""
 
 
 class Assembly:
@@ -20,7 +34,7 @@ class Assembly:
     is in the store, or `failure` says why not.
     """
 
-    def __init__(self, store: BlobStore, digest: str, size: int) -> None:
+    def __init__(self, store: Landing, digest: str, size: int) -> None:
         self._store = store
         self._file = store.partial_path(digest)
         self._sha256 = hashlib.sha256()

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 from resonator.errors import InputInvalid, ResonatorError
 from resonator.messages import BlobAbsent, BlobChunk, BlobRequest
@@ -23,6 +24,41 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+class BlobsUnreachable(ResonatorError):
+    """Where blobs are kept could not be reached, or did not do as asked; later it may."""
+
+
+class Blobs(Protocol):
+    """Bytes by their digest, each there whole or not at all, wherever they are kept.
+
+    Every method raises InputInvalid for what is no digest, and BlobsUnreachable.
+    """
+
+    def near(self, digest: str) -> bool:
+        """Whether reading the blob takes no longer than a disk does; one that is not there may be near."""
+
+    def partial_path(self, digest: str) -> Path:
+        """Return the file on this machine in which a blob grows until it is complete."""
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there."""
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` and return its digest."""
+
+    def adopt(self, file: Path, digest: str) -> None:
+        """Make `file` of this machine, written whole and verified by the caller, the blob `digest`."""
+
+    def get(self, digest: str) -> bytes:
+        """Return the blob, verified; raises BlobMissing, also for a damaged one, which is then removed."""
+
+    def read(self, digest: str, offset: int, length: int) -> tuple[bytes, int]:
+        """Return (up to `length` bytes from `offset` on, the blob's size), unverified; raises BlobMissing."""
+
+    def delete(self, digest: str) -> None:
+        """Remove the blob, if it is there."""
+
+
 class BlobStore:
     """Bytes by their digest, in files `aa/aabbcc...` under `directory`, readable by their owner alone.
 
@@ -34,6 +70,10 @@ class BlobStore:
         self._directory = directory
         self._lasting = lasting
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def near(self, digest: str) -> bool:
+        """Whether reading the blob takes no longer than a disk does: yes."""
+        return True
 
     def path(self, digest: str) -> Path:
         """Return the file of the blob, whether or not it is there."""
@@ -100,7 +140,7 @@ class BlobStore:
         self.path(digest).unlink(missing_ok=True)
 
 
-def serve(store: BlobStore, request: BlobRequest) -> BlobChunk | BlobAbsent:
+def serve(store: Blobs, request: BlobRequest) -> BlobChunk | BlobAbsent:
     """Answer one request out of `store`; the puller verifies, so this does not."""
     try:
         data, total = store.read(request.digest, request.offset, request.length)

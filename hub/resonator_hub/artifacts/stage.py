@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,8 +23,9 @@ async def compile_(command: Compile, shop: Workshop) -> ModelCompiled:
     """Compile the model, and note what its outputs must be. Raises `ModelInvalid`, `ComputeFailed`."""
     began = shop.now()
     job = shop.jobs.get(command.job)
-    model, shapes = shop.blobs.get(job.model), dict(job.spec.spec.model.shapes)
-    best = _best(command, shop) if command.tuned else ()
+    model = await asyncio.to_thread(shop.blobs.get, job.model)
+    shapes = dict(job.spec.spec.model.shapes)
+    best = await asyncio.to_thread(_best, command, shop) if command.tuned else ()
     if command.settles:
         workloads = shop.catalog.workloads(command.job)
         share = job.spec.spec.budget.trials / max(1, len(workloads))
@@ -35,20 +37,28 @@ async def compile_(command: Compile, shop: Workshop) -> ModelCompiled:
         expected: bytes = await shop.compute.run(
             answers, model, shapes, job.spec.spec.seed, timeout_s=TIMEOUT_S
         )
-        shop.jobs.set_reference(command.job, shop.blobs.put(expected))
+        shop.jobs.set_reference(command.job, await asyncio.to_thread(shop.blobs.put, expected))
     manifest = _manifest(job, command.target, compiled)
-    data = bundle.pack(compiled.library, manifest)
-    took_s = shop.now() - began
-    return ModelCompiled(shop.now(), command.job, command.tuned, shop.blobs.put(data), len(data), took_s)
+    digest, size = await asyncio.to_thread(_pack, compiled.library, manifest, shop)
+    return ModelCompiled(shop.now(), command.job, command.tuned, digest, size, shop.now() - began)
 
 
 async def deliver(command: Deliver, shop: Workshop) -> BundleDelivered:
     """Write the evidence into the bundle. Raises `BundleInvalid`."""
     began = shop.now()
+    digest, size = await asyncio.to_thread(_with_evidence, command, shop)
+    return BundleDelivered(shop.now(), command.job, digest, size, took_s=shop.now() - began)
+
+
+def _with_evidence(command: Deliver, shop: Workshop) -> tuple[str, int]:
     manifest, library = bundle.read(shop.blobs.get(command.bundle))
-    data = bundle.pack(library, manifest.model_copy(update=_evidence(command)))
-    digest = shop.blobs.put(data)
-    return BundleDelivered(shop.now(), command.job, digest, len(data), took_s=shop.now() - began)
+    return _pack(library, manifest.model_copy(update=_evidence(command)), shop)
+
+
+def _pack(library: bytes, manifest: bundle.Manifest, shop: Workshop) -> tuple[str, int]:
+    """Keep a bundle; return its digest and size."""
+    data = bundle.pack(library, manifest)
+    return shop.blobs.put(data), len(data)
 
 
 def _best(command: Compile, shop: Workshop) -> tuple[Best, ...]:

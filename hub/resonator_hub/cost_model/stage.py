@@ -39,12 +39,12 @@ async def _teach(hardware: str, shop: Workshop) -> None:
     if not samples:
         return
     known = shop.records.cost_model(hardware)
-    previous = None if known is None else shop.blobs.get(known)
+    previous = None if known is None else await asyncio.to_thread(shop.blobs.get, known)
     model: bytes = await shop.compute.run(update, samples, previous, timeout_s=TIMEOUT_S)
-    extended = shop.blobs.put(model)
+    extended = await asyncio.to_thread(shop.blobs.put, model)
     shop.records.set_cost_model(hardware, extended, lessons[-1].record)
     if known is not None and known != extended:
-        shop.blobs.delete(known)
+        await asyncio.to_thread(shop.blobs.delete, known)
 
 
 def _samples(hardware: str, lessons: Sequence[Lesson], shop: Workshop) -> list[Sample]:

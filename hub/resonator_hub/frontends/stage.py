@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from resonator.ids import task_id
@@ -18,15 +19,21 @@ async def perform(command: Extract, shop: Workshop) -> TasksExtracted:
     """Extract the tasks and keep their workloads. Raises `ModelInvalid`, `ComputeFailed`."""
     began = shop.now()
     job = shop.jobs.get(command.job)
-    model, shapes = shop.blobs.get(job.model), dict(job.spec.spec.model.shapes)
+    model = await asyncio.to_thread(shop.blobs.get, job.model)
+    shapes = dict(job.spec.spec.model.shapes)
     extraction: Extraction = await shop.compute.run(
         extract, model, shapes, command.target, timeout_s=TIMEOUT_S
     )
     budget = job.spec.spec.budget
     share = math.inf if budget.again else budget.trials / max(1, len(extraction.tasks))
+    tasks = await asyncio.to_thread(_keep, command, extraction, share, shop)
+    return TasksExtracted(shop.now(), command.job, tasks, took_s=shop.now() - began)
+
+
+def _keep(command: Extract, extraction: Extraction, share: float, shop: Workshop) -> tuple[TaskFound, ...]:
     tasks = tuple(_found(command, index, extraction, share, shop) for index in range(len(extraction.tasks)))
     shop.catalog.keep_tasks(command.job, {task.task: task.workload for task in tasks})
-    return TasksExtracted(shop.now(), command.job, tasks, took_s=shop.now() - began)
+    return tasks
 
 
 def _found(command: Extract, index: int, extraction: Extraction, share: float, shop: Workshop) -> TaskFound:

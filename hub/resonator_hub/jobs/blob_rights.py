@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from resonator.bus.blobs import BlobStore
+from resonator.bus.blobs import Blobs
 from resonator.bus.peer import Received
 from resonator.ids import DeviceId, JobId
 from resonator_hub.door import device_of
@@ -28,7 +28,7 @@ class BlobRights:
     def __init__(
         self,
         inbox: Inbox,
-        blobs: BlobStore,
+        blobs: Blobs,
         jobs: Jobs,
         pushed: Callable[[DeviceId, str], bool],
         bundle_of: Callable[[str], tuple[JobId, ...]],

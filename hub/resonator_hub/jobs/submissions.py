@@ -6,10 +6,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from resonator import bundle
-from resonator.bus.blobs import BlobStore
+from resonator.bus.blobs import Blobs
 from resonator.bus.peer import Received
 from resonator.errors import BusUnreachable, InputInvalid, MessageInvalid, ResonatorError
 from resonator.failures import FailureKind
@@ -27,7 +25,6 @@ from resonator_hub.scheduler import Scheduler
 from resonator_hub.scheduler.events import JobSubmitted
 from resonator_hub.tasks import Tasks
 
-log = structlog.get_logger(__name__)
 AT_ONCE = 8
 """How many submissions are looked at at the same time; the others wait their turn."""
 
@@ -44,7 +41,7 @@ class Submissions:
         inbox: Inbox,
         scheduler: Scheduler,
         jobs: Jobs,
-        blobs: BlobStore,
+        blobs: Blobs,
         serving: Serving,
         reception: Reception,
     ) -> None:
@@ -64,6 +61,7 @@ class Submissions:
     async def close(self) -> None:
         """Stop; whoever was not answered will ask again."""
         await self._tasks.close()
+        await self._serving.close()
 
     async def _on_submit(self, received: Received, request: JobSubmit) -> None:
         site, client = received.address.site, received.address.name
@@ -126,7 +124,6 @@ class Submissions:
             return rejected(objection.kind, objection.detail)
         submitted = JobSubmitted(self._inbox.now(), job.job, job.order, *who(received))
         await self._inbox.post(submitted, lambda connection: self._jobs.insert(connection, job))
-        log.info("job accepted", job=job.job, client=job.client)
         return JobAccepted(job=job.job)
 
     async def _check_submission(self, job: Job) -> None:
@@ -134,7 +131,7 @@ class Submissions:
         await self._reception.check(model, job.spec)
 
     async def _check_bundle(self, job: Job) -> None:
-        manifest, _ = await asyncio.to_thread(bundle.read, self._blobs.get(job.model))
+        manifest, _ = await asyncio.to_thread(lambda: bundle.read(self._blobs.get(job.model)))
         if job.spec.spec.target.device is not None:
             return
         kind = _kind_of(manifest.target)

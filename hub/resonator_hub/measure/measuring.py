@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import structlog
 
-from resonator.bus.blobs import BlobMissing, BlobStore
+from resonator.bus.blobs import BlobMissing, Blobs, BlobsUnreachable
 from resonator.bus.peer import Peer, Received, new_id
 from resonator.errors import BusUnreachable
 from resonator.failures import Failure, FailureKind, Fault
@@ -42,7 +43,7 @@ class Measuring:
         peer: Peer,
         inbox: Inbox,
         acks: Acks,
-        blobs: BlobStore,
+        blobs: Blobs,
         catalog: Catalog,
         jobs: Jobs,
         registry: Registry,
@@ -73,6 +74,10 @@ class Measuring:
         """Expect the result of a kernel that an earlier life of this hub pushed."""
         self._asked.note(command)
 
+    def asked(self) -> Iterator[Profile]:
+        """Yield what is to be remembered of this life: each push whose result may come."""
+        return self._asked.commands()
+
     def forget(self, job: JobId) -> None:
         """Expect nothing more for a job that has ended."""
         self._asked.forget(job)
@@ -92,6 +97,9 @@ class Measuring:
             size = self._size(command.blob) + self._size(reference)
         except BlobMissing as error:
             self._fail(command, FailureKind.BUILD_ERROR, f"the kernel is lost: {error}")
+            return
+        except BlobsUnreachable as error:
+            self._fail(command, FailureKind.STAGE_FAILED, str(error))
             return
         if size > lane.credit:
             detail = f"{command.candidate} takes {size} bytes, the device holds {lane.credit} at most"
@@ -136,17 +144,26 @@ class Measuring:
 
     async def _send(self, push: Push, *, carried: bool) -> None:
         try:
+            await self._bring_near(push.command)
             message = self._message(push.command, carried=carried)
             topic = to_device(push.command.device, "kernel")
             await self._peer.send(topic, message, message_id=push.message_id)
         except BusUnreachable as error:
             log.warning("kernel not sent", candidate=push.command.candidate, reason=str(error))
+        except BlobsUnreachable as error:
+            log.warning("kernel not sent yet", candidate=push.command.candidate, reason=str(error))
         except BlobMissing as error:
             self._fail(push.command, FailureKind.BUILD_ERROR, f"the kernel is lost: {error}")
 
     def _reference(self, command: Profile) -> str | None:
         """Return what a model's outputs are compared with; None for a kernel, and for a bundle alone."""
         return self._jobs.get(command.job).reference if command.model else None
+
+    async def _bring_near(self, command: Profile) -> None:
+        """Have at hand what is pushed: read from afar in the loop, it would hold up everything else."""
+        for digest in filter(None, (command.blob, self._reference(command))):
+            if not self._blobs.near(digest):
+                await asyncio.to_thread(self._blobs.read, digest, 0, 1)
 
     def _size(self, digest: str | None) -> int:
         return self._blobs.read(digest, 0, 0)[1] if digest else 0

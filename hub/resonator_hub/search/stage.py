@@ -54,10 +54,16 @@ class Selects:
 
 
 async def _proposals(command: Select, claimed: set[str], shop: Workshop) -> tuple[Proposal, ...]:
+    inputs = await asyncio.to_thread(_inputs, command, claimed, shop)  # dozens of files
+    proposals: tuple[Proposal, ...] = await shop.compute.run(select, *inputs, timeout_s=TIMEOUT_S)
+    return proposals
+
+
+def _inputs(command: Select, claimed: set[str], shop: Workshop) -> tuple[object, ...]:
+    """Return what `select` is called with."""
     model = shop.records.cost_model(command.hardware)
     parents = _parents(command, shop)
-    proposals: tuple[Proposal, ...] = await shop.compute.run(
-        select,
+    return (
         shop.blobs.get(command.workload),
         command.target,
         parents,
@@ -66,9 +72,7 @@ async def _proposals(command: Select, claimed: set[str], shop: Workshop) -> tupl
         command.seed,
         _seen(command, shop) | claimed,
         _hints(command, shop) if len(parents) < HINTS else (),
-        timeout_s=TIMEOUT_S,
     )
-    return proposals
 
 
 def _keep(command: Select, proposals: tuple[Proposal, ...], shop: Workshop) -> tuple[CandidateFound, ...]:
