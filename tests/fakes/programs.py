@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fakes import dying
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
 
 LONG_S = 120.0
@@ -31,38 +32,52 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.log = ""
+        self._silent = False
         self._news = asyncio.Condition()
         self._reading = asyncio.ensure_future(self._read())
 
     @staticmethod
-    def command(*arguments: str) -> list[str]:
-        """Return the command line of `resonator ARGUMENTS`."""
+    def command(*arguments: str, doom: Sequence[str] = ()) -> list[str]:
+        """Return the command line of `resonator ARGUMENTS`, killed where `doom` says (`fakes.dying`)."""
+        if doom:
+            return [sys.executable, str(dying.__file__), *doom, *arguments]
         return [sys.executable, "-c", "from resonator.cli.main import main; main()", *arguments]
 
     @classmethod
-    async def start(cls, folder: Path, *arguments: str, within: Sequence[str] = ()) -> Program:
+    async def start(
+        cls, folder: Path, *arguments: str, doom: Sequence[str] = (), within: Sequence[str] = ()
+    ) -> Program:
         """Run `resonator ARGUMENTS` in a folder; `within` is a command that runs another one elsewhere."""
         config = folder / "none.toml"
         config.touch()
         return cls(
             await asyncio.create_subprocess_exec(
                 *within,
-                *cls.command(*arguments),
+                *cls.command(*arguments, doom=doom),
                 stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
                 env={**os.environ, "RESONATOR_CONFIG": str(config), "RESONATOR_HUB_CONFIG": str(config)},
             )
         )
 
-    async def logged(self, text: str) -> None:
-        """Wait until a line with `text` was logged."""
+    async def logged(self, text: str, count: int = 1) -> None:
+        """Wait until `text` was logged, `count` times; fails when the process has ended before."""
+
+        def settled() -> bool:
+            return self.log.count(text) >= count or self._silent
+
         async with self._news:
-            await asyncio.wait_for(self._news.wait_for(lambda: text in self.log), LONG_S)
+            await asyncio.wait_for(self._news.wait_for(settled), LONG_S)
+        assert self.log.count(text) >= count, f"it has ended and never logged {text!r}:\n{self.log[-4000:]}"
 
     async def end(self, number: signal.Signals) -> int:
         """Send a signal, and return the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until the process has ended, and return the exit code."""
         code = await asyncio.wait_for(self.process.wait(), LONG_S)
         await self._reading
         return code
@@ -73,3 +88,6 @@ class Program:
             async with self._news:
                 self.log += line.decode()
                 self._news.notify_all()
+        async with self._news:
+            self._silent = True
+            self._news.notify_all()
