@@ -31,6 +31,7 @@ from resonator_hub.journal import JOURNAL, Journal
 from resonator_hub.lock import StateLock
 from resonator_hub.rules import Rules, began
 from resonator_hub.settings import EMBEDDED, HubSettings
+from resonator_hub.watch.watch import Watch
 
 log = structlog.get_logger(__name__)
 EVERYWHERE = "0.0.0.0"
@@ -68,6 +69,8 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         blobs, reception = BlobStore(settings.state / "blobs"), Reception(readers, settings.max_model)
         hub = Hub(identity, bus, compute, database, blobs, authority, reception)
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
+        watch = Watch(hub, database, settings.state, (readers, compute))
+        await stack.enter_async_context(watch.running(settings.status))
         await hub.prepare()
         await stack.enter_async_context(bus)
         if authority is not None and identity.seal is not None and tls is not None:
@@ -76,6 +79,7 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
             reconnect = partial(bus.reconnect, "a new certificate")
             custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
+        watch.service.ready()
         await _serve(hub, (readers, compute), stop)
 
 

@@ -50,6 +50,12 @@ def hub(
         str | None, typer.Option(metavar="0,2", help="The cores that the hub and its workers use.")
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Compute slots; one a core by default.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT", help="Serve /metrics, /healthz and /readyz here; nowhere by default."
+        ),
+    ] = None,
     json: JsonLog = False,
 ) -> None:
     """Run a hub: take in jobs and tune them on the fleet, until Ctrl-C."""
@@ -68,7 +74,9 @@ def hub(
         policy=policy,
         cores=cores,
         slots=slots,
+        status=status,
     )
+    logs.configure(chosen.log_level, json=json)
 
     async def run() -> None:
         stop = asyncio.Event()

@@ -25,6 +25,11 @@ class Compute:
         self._places = asyncio.Semaphore(slots)
         self._ready = asyncio.Event()
 
+    @property
+    def warm(self) -> bool:
+        """Whether calls begin at once."""
+        return self._ready.is_set()
+
     async def start(self) -> None:
         """Return when the executor takes calls; those made before wait. Raises `ComputeFailed`."""
         if isinstance(self._executor, WarmPool):

@@ -35,6 +35,9 @@ from resonator_hub.records import Catalog, Records
 from resonator_hub.rules import Rules
 from resonator_hub.runtime import Runtime
 from resonator_hub.workshop import Computes, Workshop
+from resonator_hub.snapshots import Snapshots
+from resonator_hub.watch.narrator import Narrator
+from resonator_hub.watch.observer import Observer
 
 log = structlog.get_logger(__name__)
 GOODBYE_S = 3.0
@@ -100,9 +103,10 @@ class Hub:
         self._bus = bus
         self.peer = peer = Peer(bus, identity.name, identity.seal)
         journal = Journal(database)
-        inbox = Inbox(Clock(not_before=journal.last_at()))
+        self.inbox = inbox = Inbox(Clock(not_before=journal.last_at()))
         jobs, records, catalog = Jobs(database), Records(database), Catalog(database)
-        registry, links = Registry(database), Links(peer, inbox.now)
+        self.registry, links = Registry(database), Links(peer, inbox.now)
+        registry = self.registry
         self._acks = Acks(peer)
         self._measuring = Measuring(peer, inbox, self._acks, blobs, catalog, jobs, registry, links)
         self._windows = Windows(
@@ -114,7 +118,7 @@ class Hub:
         rights = BlobRights(inbox, blobs, jobs, self._measuring.pushed, scheduler.delivered)
         serving = Serving(peer, blobs, rights)
         self._board = Board(peer, scheduler.status, lambda job: (jobs.get(job).site, jobs.get(job).client))
-        desk = Desk(peer)
+        self.desk = desk = Desk(peer)
         sites = Sites(links, registry, self._windows, self._measuring.waiting, scheduler.devices, inbox.now)
         Requests(desk, inbox, scheduler, registry, sites.report, jobs)
         reception = reception or Reception(compute)
@@ -133,13 +137,20 @@ class Hub:
         await self._bus.subscribe(*topics.for_hub())
 
     async def run(self, stop: asyncio.Event) -> None:
+        self.prepared = False
+        self.observe(Narrator(scheduler.status))
         """Serve until `stop` is set, then say goodbye; raises what ends the hub otherwise."""
         self._runtime.start(self.identity.slots, self.identity.rules)
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody of all that happens from here on."""
+        self._runtime.observe(observer)
+
         runtime = asyncio.create_task(self._runtime.run(), name="runtime")
         hearing = asyncio.create_task(self.peer.serve(), name="hearing")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         parts: set[asyncio.Task[object]] = {runtime, hearing, stopping}
         try:
+        self.prepared = True
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
                 part.result()

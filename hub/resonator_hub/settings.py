@@ -42,7 +42,8 @@ class HubSettings(LayeredSettings):
     allows one on another machine without TLS. `ca` is the folder of the fleet's authority, if this hub is to
     keep it: it then gives itself an identity, renews those of boxes, and enrols boxes at port `door`.
     `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds;
-    `max_model` is how many bytes a model may have.
+    `max_model` is how many bytes a model may have. At `status` metrics and probes are served: HOST:PORT, or a
+    port of 127.0.0.1; nowhere by default. `log_level` is the least that is logged.
     """
 
     file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
@@ -64,6 +65,9 @@ class HubSettings(LayeredSettings):
     batch: Annotated[int, Field(ge=4, le=1024)] = 16
     max_model: Annotated[int, Field(ge=2**10, le=MAX_MODEL_BYTES)] = MAX_MODEL_BYTES
     window: Annotated[float, Field(ge=5, le=3600, allow_inf_nan=False)] = 60.0
+
+    status: Annotated[str, Field(max_length=300)] | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def usable_cores(self) -> tuple[int, ...]:
         """Return the cores for compute; raises InputInvalid for one that this process may not use."""

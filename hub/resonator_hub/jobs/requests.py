@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -52,6 +53,8 @@ class Desk:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self.rejections: Counter[str] = Counter()
+        """How many requests were answered with no, by the kind of failure."""
 
     def serve(
         self,
@@ -86,6 +89,7 @@ class Desk:
         address = received.address
         self._peer.post(topics.client_dn(address.site, address.name), message, corr=received.id)
         if isinstance(message, Rejected):
+            self.rejections[message.failure.kind.value] += 1
             log.info("request rejected", client=address.name, failure=str(message.failure))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 OTHERS = "(others)"
@@ -27,8 +26,8 @@ class Bounded:
 
 def largest(counts: Mapping[str, float], most: int = MOST) -> dict[str, float]:
     """Return the `most` largest counts by name, and the sum of the rest under `OTHERS`."""
-    ranked = Counter(counts).most_common()
-    kept = dict(sorted(ranked[:most]))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict(ranked[:most])
     if rest := ranked[most:]:
         kept[OTHERS] = sum(count for _, count in rest)
     return kept

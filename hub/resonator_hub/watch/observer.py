@@ -43,7 +43,11 @@ class Observers:
 
     def _tell(self, news: Callable[[Observer], None]) -> None:
         for observer in self._all:
-            try:
-                news(observer)
-            except Exception:
-                log.exception("an observer failed", observer=type(observer).__name__)
+            _tell(observer, news)
+
+
+def _tell(observer: Observer, news: Callable[[Observer], None]) -> None:
+    try:
+        news(observer)
+    except Exception:
+        log.exception("an observer failed", observer=type(observer).__name__)
