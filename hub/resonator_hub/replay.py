@@ -1,4 +1,7 @@
-"""A journal told again: folded through a fresh scheduler, whether or not its hub is running."""
+"""A journal told again: folded through a fresh scheduler, whether or not its hub is running.
+
+Where its beginning is forgotten, the tale begins with the snapshot that took its place.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from resonator_hub.journal import Journal
 from resonator_hub.rules import began
 from resonator_hub.scheduler import IllegalTransition, Knobs, Scheduler
 from resonator_hub.scheduler.events import CandidatesSelected, Event
+from resonator_hub.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def fold(place: Path | str) -> Folded:
         if rules is None:
             raise InputInvalid(f"the journal in {database} is empty")
         folded = Folded(rules.scheduler(stories=Knobs(stories=1_000_000, story_lines=10_000)))
-        for event in journal.events():
+        moment = Snapshots(database).first(folded.scheduler)
+        for event in journal.events(after=moment.seq):
             folded.take(event)
         return folded
     finally:

@@ -11,12 +11,14 @@ import structlog
 
 from resonator_hub.inbox import Inbox, Posted
 from resonator_hub.journal import Journal
+from resonator_hub.keeper import Keeper
 from resonator_hub.meter import metered
 from resonator_hub.performers import Act, Work, failed
 from resonator_hub.rules import Rules
 from resonator_hub.scheduler import IllegalTransition, Scheduler
 from resonator_hub.scheduler.commands import Command, WakeAt
 from resonator_hub.scheduler.events import Event, HubStarted, Tick
+from resonator_hub.snapshots import Moment
 from resonator_hub.tasks import Tasks
 from resonator_hub.watch.observer import Observer, Observers
 
@@ -27,7 +29,7 @@ class Runtime:
     """Moves events and commands; how a command is performed is its package's affair.
 
     `acts` are performed at once and in order, `works` in their own time, and `recall` hears the commands of
-    the past while the journal is folded.
+    the past while the journal is folded. Without a `keeper` every start folds all of it.
     """
 
     def __init__(
@@ -39,13 +41,15 @@ class Runtime:
         acts: Mapping[type[Command], Act],
         works: Mapping[type[Command], Work],
         recall: Mapping[type[Command], Act],
+        keeper: Keeper | None = None,
     ) -> None:
         self._inbox = inbox
         self._journal = journal
         self._scheduler = scheduler
         self._acts = acts
         self._works = works
-        self._recall = recall
+        self._recalled = recall
+        self._keeper = keeper
         self._observers = Observers()
         self._tasks = Tasks()
         self._steps = 0
@@ -53,15 +57,27 @@ class Runtime:
         self._wake: asyncio.TimerHandle | None = None
 
     def restore(self) -> int:
-        """Fold the journal, so that the scheduler knows what it knew; return the number of events."""
-        count = 0
-        for event in self._journal.events():
+        """Fold what the journal holds since the latest snapshot, so that the scheduler knows what it knew.
+
+        Return the number of events folded. Raises JournalUnreadable.
+        """
+        moment = self._keeper.restore() if self._keeper else Moment()
+        for push in moment.asked:
+            self._recall(push)
+        self._latest_at, count = moment.at, 0
+        for event in self._journal.events(after=moment.seq):
             for command in self._step(event):
-                if act := self._recall.get(type(command)):
-                    act(command)
+                self._recall(command)
             self._latest_at = max(self._latest_at, event.at)
             count += 1
+        if self._keeper:
+            self._keeper.count(count, self._journal.length(), self._latest_at)
+            self._keeper.settle()
         return count
+
+    def _recall(self, command: Command) -> None:
+        if act := self._recalled.get(type(command)):
+            act(command)
 
     def observe(self, observer: Observer) -> None:
         """Tell somebody of all that happens from here on; what the journal holds is the past."""
@@ -74,9 +90,15 @@ class Runtime:
 
     async def run(self) -> None:
         """Take events, until cancelled."""
+        if self._keeper:
+            self._tasks.start("keeper", self._keeper.run())
         try:
             while True:
                 self._take(await self._inbox.next())
+        except asyncio.CancelledError:
+            if self._keeper:
+                self._keeper.settle()
+            raise
         finally:
             if self._wake is not None:
                 self._wake.cancel()
@@ -87,7 +109,8 @@ class Runtime:
         events = [self._in_time(one.event) for one in posted]
         began = time.perf_counter()
         try:
-            self._journal.append_all([(event, one.also) for event, one in zip(events, posted, strict=True)])
+            entries = [(event, one.also) for event, one in zip(events, posted, strict=True)]
+            seq = self._journal.append_all(entries)
         except Exception as error:
             for one in posted:
                 if not one.taken.cancelled():
@@ -101,6 +124,8 @@ class Runtime:
                 one.taken.set_result(None)
             for command in commands:
                 self._perform(command)
+        if self._keeper:
+            self._keeper.count(len(events), seq, self._latest_at)
 
     def _in_time(self, event: Event) -> Event:
         # Events wait in the queue, and one that was made earlier may come later: time goes one way only.
@@ -129,6 +154,8 @@ class Runtime:
             self._acts[type(command)](command)
         except Exception:
             log.exception("a command could not be performed", command=type(command).__name__)
+            if self._keeper and type(command) in self._recalled:
+                self._keeper.distrust()  # only the next fold makes up for it
 
     async def _work(self, work: Work, command: Command) -> None:
         with metered() as meter:

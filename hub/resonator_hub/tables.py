@@ -38,10 +38,10 @@ SNAPSHOTS = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("at", Float, nullable=False),
     Column("ended", Integer, nullable=False),
-    Column("whole", Boolean, nullable=False),
+    Column("first", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
-"""What the hub knew after an event, and how many jobs had ended; `whole` while no event before is forgotten."""
+"""What the hub knew after an event, and how many jobs had ended; before the `first` events are forgotten."""
 
 ENDED_JOBS = Table(
     "ended_jobs",

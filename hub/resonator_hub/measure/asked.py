@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 from resonator.ids import CandidateId, DeviceId, JobId
 from resonator_hub.scheduler.commands import Profile
@@ -46,6 +48,12 @@ class Asked:
         if (windows := of_job.get((device, candidate))) is None:
             return "of a kernel not given"
         return windows.get(epoch, "of another window")
+
+    def commands(self) -> Iterator[Profile]:
+        """Yield what was pushed, each kernel as often as a result of it may come."""
+        for of_job in self._pushed.values():
+            for expected in chain.from_iterable(windows.values() for windows in of_job.values()):
+                yield from repeat(expected.command, expected.missing + len(expected.came))
 
     def forget(self, job: JobId) -> None:
         """Expect nothing more for a job that has ended."""

@@ -15,16 +15,12 @@ _RULES = {"policy", "knobs"}
 _APART = {"stories", "ended", "delivered"}
 """What grows with all the past: stories begin anew, and jobs that have ended are kept by themselves."""
 
-_PASSING = {"out", "changed"}
-"""Empty between two steps."""
-
-STATE = tuple(one.name for one in fields(Desk) if one.name not in _RULES | _APART | _PASSING)
+STATE = tuple(one.name for one in fields(Desk) if one.name not in _RULES | _APART)
 """The fields of the desk that are kept."""
 
 
 def save(desk: Desk) -> bytes:
     """Return the state between two steps."""
-    assert not desk.out, "a step has been taken to its end"
     return dump({name: getattr(desk, name) for name in STATE})
 
 
