@@ -34,10 +34,10 @@ from resonator_hub.performers import Acts, stages
 from resonator_hub.records import Catalog, Records
 from resonator_hub.rules import Rules
 from resonator_hub.runtime import Runtime
-from resonator_hub.workshop import Computes, Workshop
 from resonator_hub.snapshots import Snapshots
 from resonator_hub.watch.narrator import Narrator
 from resonator_hub.watch.observer import Observer
+from resonator_hub.workshop import Computes, Workshop
 
 log = structlog.get_logger(__name__)
 GOODBYE_S = 3.0
@@ -128,29 +128,29 @@ class Hub:
         self._runtime = Runtime(
             inbox, journal, scheduler, acts=acts.table(), works=stages(shop), recall=acts.recall()
         )
+        self.prepared = False
+        self.observe(Narrator(scheduler.status))
         bus.on_connect(self._announce)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody of all that happens from here on."""
+        self._runtime.observe(observer)
 
     async def prepare(self) -> None:
         """Go back to where the journal ends, and listen; to be awaited before the bus connects."""
         events = self._runtime.restore()
         log.info("journal folded", events=events, session=self.identity.session)
         await self._bus.subscribe(*topics.for_hub())
+        self.prepared = True
 
     async def run(self, stop: asyncio.Event) -> None:
-        self.prepared = False
-        self.observe(Narrator(scheduler.status))
         """Serve until `stop` is set, then say goodbye; raises what ends the hub otherwise."""
         self._runtime.start(self.identity.slots, self.identity.rules)
-    def observe(self, observer: Observer) -> None:
-        """Tell somebody of all that happens from here on."""
-        self._runtime.observe(observer)
-
         runtime = asyncio.create_task(self._runtime.run(), name="runtime")
         hearing = asyncio.create_task(self.peer.serve(), name="hearing")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         parts: set[asyncio.Task[object]] = {runtime, hearing, stopping}
         try:
-        self.prepared = True
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
                 part.result()
