@@ -31,6 +31,7 @@ from resonator_hub.journal import JOURNAL, Journal
 from resonator_hub.lock import StateLock
 from resonator_hub.rules import Rules, began
 from resonator_hub.settings import EMBEDDED, HubSettings
+from resonator_hub.snapshots import DAY_S
 from resonator_hub.watch.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -67,7 +68,8 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
         readers = Compute(_readers(settings.max_model, cores), READERS)
         stack.push_async_callback(readers.close)
         blobs, reception = BlobStore(settings.state / "blobs"), Reception(readers, settings.max_model)
-        hub = Hub(identity, bus, compute, database, blobs, authority, reception)
+        keep_s = settings.keep_days * DAY_S
+        hub = Hub(identity, bus, compute, database, blobs, authority, reception, keep_s=keep_s)
         log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
         watch = Watch(hub, database, settings.state, (readers, compute))
         await stack.enter_async_context(watch.running(settings.status))

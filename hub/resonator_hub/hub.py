@@ -9,7 +9,7 @@ from importlib.metadata import version
 import structlog
 
 from resonator.bus import codec, topics
-from resonator.bus.blobs import BlobStore
+from resonator.bus.blobs import Blobs
 from resonator.bus.peer import Peer, new_id
 from resonator.bus.port import Bus, Will
 from resonator.errors import BusUnreachable
@@ -29,6 +29,7 @@ from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.jobs.submissions import Submissions
 from resonator_hub.journal import Journal
+from resonator_hub.keeper import KEEP_S, Keeper
 from resonator_hub.measure import Measuring
 from resonator_hub.performers import Acts, stages
 from resonator_hub.records import Catalog, Records
@@ -85,7 +86,7 @@ class Identity:
 class Hub:
     """Everything but the adapters, which come from outside: bus, compute, database, blobs.
 
-    With an `authority` it renews the certificates of boxes.
+    With an `authority` it renews the certificates of boxes. Every event is kept for `keep_s` seconds.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class Hub:
         bus: Bus,
         compute: Computes,
         database: Database,
-        blobs: BlobStore,
+        blobs: Blobs,
         authority: Access | None = None,
         reception: Reception | None = None,
+        *,
+        keep_s: float = KEEP_S,
     ) -> None:
         self.identity = identity
         self.scheduler = scheduler = identity.rules.scheduler()
@@ -126,7 +129,13 @@ class Hub:
         shop = Workshop(compute, blobs, catalog, records, jobs, inbox.now)
         acts = Acts(self._windows, self._measuring, records, jobs, self._board)
         self._runtime = Runtime(
-            inbox, journal, scheduler, acts=acts.table(), works=stages(shop), recall=acts.recall()
+            inbox,
+            journal,
+            scheduler,
+            acts=acts.table(),
+            works=stages(shop),
+            recall=acts.recall(),
+            keeper=Keeper(journal, Snapshots(database), scheduler, self._measuring.asked, keep_s=keep_s),
         )
         self.prepared = False
         self.observe(Narrator(scheduler.status))

@@ -44,6 +44,7 @@ class HubSettings(LayeredSettings):
     `batch` bounds the candidates of a round, `window` is how long a device is granted, in seconds;
     `max_model` is how many bytes a model may have. At `status` metrics and probes are served: HOST:PORT, or a
     port of 127.0.0.1; nowhere by default. `log_level` is the least that is logged.
+    Every event is kept for `keep_days` days: for so long a job's story can be told (`resonator replay`).
     """
 
     file_variable: ClassVar[str] = "RESONATOR_HUB_CONFIG"
@@ -65,6 +66,7 @@ class HubSettings(LayeredSettings):
     batch: Annotated[int, Field(ge=4, le=1024)] = 16
     max_model: Annotated[int, Field(ge=2**10, le=MAX_MODEL_BYTES)] = MAX_MODEL_BYTES
     window: Annotated[float, Field(ge=5, le=3600, allow_inf_nan=False)] = 60.0
+    keep_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
     status: Annotated[str, Field(max_length=300)] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
