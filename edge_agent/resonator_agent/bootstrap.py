@@ -17,6 +17,7 @@ from resonator.bus.mqtt import MqttBus
 from resonator.bus.peer import Peer, new_id
 from resonator.bus.port import Will
 from resonator.messages import DeviceState, Identity, Status
+from resonator.service import Service
 from resonator.trust.seal import Seal
 from resonator_agent.machine import Machine
 from resonator_agent.memory import Memory
@@ -35,7 +36,13 @@ async def run(settings: Settings, identity: Identity, memory: Memory) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, agent.interrupt)
-    return await agent.run()
+    service = Service()
+    telling = loop.create_task(service.keep_alive(agent.summary), name="telling systemd")
+    try:
+        return await agent.run(service.ready)
+    finally:
+        service.stopping()
+        telling.cancel()
 
 
 def assembled(settings: Settings, identity: Identity, memory: Memory) -> Agent:

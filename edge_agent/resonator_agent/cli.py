@@ -116,7 +116,8 @@ def agent(
             f"target {offered.offers[0].target}"
         )
         box = Settings(name, chosen.site, chosen.broker, memory.folder, limits, credentials)
-        code = asyncio.run(bootstrap.run(box, offered, memory))
+        with structlog.contextvars.bound_contextvars(device=box.source):  # on every line from here on
+            code = asyncio.run(bootstrap.run(box, offered, memory))
     finally:
         memory.release()
     raise typer.Exit(code)

@@ -133,11 +133,15 @@ class Agent:
         self._busy_s = 0.0
         self._ended: asyncio.Future[int]
 
-    async def run(self) -> int:
-        """Serve until the end and return the exit code; raises ResonatorError if the box cannot profile."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> int:
+        """Serve until the end and return the exit code; raises ResonatorError if the box cannot profile.
+
+        `ready` is called once it can, which takes seconds; whether there is a broker is another matter.
+        """
         self._ended = asyncio.get_running_loop().create_future()
         self._listen()
         await self._profiler.start()
+        ready()
         try:
             await self._bus.subscribe(*topics.for_device(self._settings.site, self._settings.name))
             self._bus.on_connect(self._connected)
@@ -151,6 +155,14 @@ class Agent:
                 return ExitCode.INTERRUPTED if self._interrupts > 1 else code
         finally:
             await self._close()
+
+    def summary(self) -> str:
+        """Say in a sentence how the box fares."""
+        window, current = self._machine.window, self._machine.current
+        doing = "idle" if window is None else f"window {window.grant.epoch} for job {window.grant.job}"
+        measuring = "" if current is None else f", measuring {current.candidate}"
+        link = "" if self._bus.connected else "; the broker is not connected"
+        return f"{doing}{measuring}, {len(self._post)} messages not acknowledged{link}"
 
     def interrupt(self) -> None:
         """Drain; asked again, stop at once."""
