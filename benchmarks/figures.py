@@ -35,6 +35,7 @@ ROWS = {
     "bus": "The bus by itself",
     "trust": "What certificates and signatures cost",
     "flood": "Floods of bad messages",
+    "load": "2,000 agents at one hub",
     "make bench": "Durations of the scripts",
 }
 """What RESULTS.md shows, in this order; a figure names its row, or belongs to that of its script's name."""
