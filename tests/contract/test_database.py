@@ -1,30 +1,64 @@
-"""Records: each candidate once, best known first, and what the cost model has not learned yet."""
+"""What the hub keeps, over every database it may keep it in: events, jobs, records, facts, devices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
 
+from fakes.postgres import Postgres, postgres
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator.jobspec import Budget, JobBody, Metadata, ModelSpec, TargetSpec, TuningJob
+from resonator.messages import Identity, Offer
 from resonator.tensors import TensorSpec
+from resonator_hub import database_url
 from resonator_hub.database import Database, sqlite_url
+from resonator_hub.fleet import Registry
 from resonator_hub.jobs.store import Job, Jobs
+from resonator_hub.journal import Journal
+from resonator_hub.leadership import Leadership
 from resonator_hub.records import Catalog, Lesson, Records
+from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import Record
 from resonator_hub.scheduler.events import Measured
+from resonator_hub.tables import METADATA
 
 HARDWARE, WORKLOAD = "cpu znver4", "a" * 64
 JOB, TASK = JobId("j"), TaskId("j/t0")
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "hub.db")
+    server: Postgres = request.getfixturevalue("server")
+    return server.fresh()
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.open(sqlite_url(tmp_path / "hub.db"))
+def database(url: str) -> Iterator[Database]:
+    """A database as a hub has it: its own file, or one that is shared and led."""
+    database = Database.open(url)
+    leadership = None if database.own else Leadership(database)
+    assert leadership is None or leadership.attempt()
     yield database
+    if leadership is not None:
+        leadership.close()
     database.close()
 
 
@@ -157,8 +191,8 @@ def test_a_job_is_found_again_with_its_tasks_and_reference(database: Database) -
     jobs, catalog = Jobs(database), Catalog(database)
     body = JobBody(model=ModelSpec(onnx="m.onnx"), target=TargetSpec(kind="cpu"), budget=Budget(trials=4))
     job = Job(JOB, TuningJob(metadata=Metadata(name="n"), spec=body), "d" * 64, "site", "me")
-    with database.transaction() as connection:
-        jobs.insert(connection, job)
+    database.write(lambda connection: jobs.insert(connection, job))
+    assert jobs.with_model("d" * 64) == (JOB,)
     catalog.keep_tasks(JOB, {"j/t1": "w1", "j/t0": "w0"})
     jobs.set_reference(JOB, "r" * 64)
     found = Jobs(database).get(JOB)
@@ -170,3 +204,86 @@ def test_a_job_is_found_again_with_its_tasks_and_reference(database: Database) -
     assert jobs.find(JobId("other")) is None
     with pytest.raises(KeyError):
         jobs.get(JobId("other"))
+
+
+def test_events_come_back_as_they_were_and_in_order(database: Database) -> None:
+    journal = Journal(database)
+    kept: list[events.Event] = [
+        events.HubStarted(0.1 + 0.2, 2),
+        events.DeviceSeen(3.0, DeviceId("s/d"), 1, 0, "µ\x1b\n", (events.Offer("cpu", "{}"),), (("k", "v"),)),
+        record(1, 1e-9, 0.1).result,
+        *(events.Tick(1.7e9 + number / 7) for number in range(1200)),
+    ]
+    last = journal.append_all([(event, None) for event in kept])
+    assert list(journal.events()) == kept
+    assert (journal.length(), journal.last_at()) == (last, kept[-1].at)
+    assert list(journal.of(Measured)) == [kept[2]]
+    assert journal.append(events.Tick(2e9)) > last
+
+
+def test_events_and_what_belongs_to_them_are_kept_together_or_not_at_all(database: Database) -> None:
+    journal, facts = Journal(database), text("INSERT INTO kernels (kernel, arguments) VALUES (:kernel, '[]')")
+
+    def also(kernel: str, *, fails: bool = False) -> None:
+        def write(connection: Connection) -> None:
+            connection.execute(facts, {"kernel": kernel})
+            if fails:
+                raise RuntimeError("no")
+
+        journal.append_all([(events.Tick(1.0), None), (events.Tick(2.0), write)])
+
+    also("there")
+    with pytest.raises(RuntimeError):
+        also("not there", fails=True)
+    assert list(journal.events()) == [events.Tick(1.0), events.Tick(2.0)]
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT kernel FROM kernels")).scalars().all() == ["there"]
+
+
+def test_devices_are_known_by_what_they_said_last(database: Database) -> None:
+    device = DeviceId("s/d")
+    for memory in (2, 4):
+        identity = Identity(
+            architecture="x86_64",
+            cpu_model="c",
+            cores=1,
+            cores_used=(0,),
+            memory=memory,
+            tvm_version="1",
+            agent_version="1",
+            offers=(Offer(kind="cpu", target="{}"),),
+        )
+        Registry(database).keep(device, identity)
+    known = Registry(database).identity(device)
+    assert known is not None
+    assert known.memory == 4
+
+
+def test_the_migrations_lead_to_the_tables_of_this_version(database: Database) -> None:
+    with database.transaction() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_an_old_database_is_brought_up_to_date_with_what_is_in_it(url: str) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(database_url.__file__).with_name("migrations")))
+    engine = create_engine(database_url.read(url))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO events (at, name, body) VALUES (1.5, 'Tick', '{\"at\": 1.5}')"))
+    engine.dispose()
+    database = Database.open(url)
+    assert list(Journal(database).events()) == [events.Tick(1.5)]
+    database.close()
+
+
+def test_of_many_who_migrate_at_once_each_finds_the_tables_whole(url: str) -> None:
+    def migrated(_number: int) -> int:
+        database = Database.open(url)
+        length = Journal(database).length()
+        database.close()
+        return length
+
+    with ThreadPoolExecutor(4) as together:
+        assert list(together.map(migrated, range(4))) == [0, 0, 0, 0]
