@@ -52,7 +52,7 @@ class Vitals:
     def _look(self) -> Signs:
         free = shutil.disk_usage(self._state).free
         try:
-            with self._database.transaction() as connection:
+            with self._database.unguarded() as connection:
                 # No row is changed, but it takes what writing does: the lock, and a database open to it.
                 connection.execute(update(EVENTS).where(false()).values(seq=EVENTS.c.seq))
                 return Signs("", _bytes(connection), free)
