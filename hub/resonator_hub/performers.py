@@ -37,6 +37,7 @@ from resonator_hub.scheduler.commands import (
 )
 from resonator_hub.scheduler.events import Answer, BuildFailed, Stage, StageFailed
 from resonator_hub.search.stage import Selects
+from resonator_hub.watch.keys import keys_of
 from resonator_hub.workshop import Workshop
 
 log = structlog.get_logger(__name__)
@@ -111,7 +112,7 @@ def failed(command: Command, error: Exception, at: float) -> Answer:
     if isinstance(error, ModelInvalid):
         kind = FailureKind.MODEL_INVALID
     elif not isinstance(error, ResonatorError):
-        log.error("a step failed", step=type(command).__name__, exc_info=error)
+        log.error("a step failed", step=type(command).__name__, **keys_of(command), exc_info=error)
     detail = str(error) or type(error).__name__
     failure = Failure(kind=kind, detail=detail[:1000])
     match command:

@@ -20,6 +20,7 @@ from resonator_hub.scheduler.commands import Command, WakeAt
 from resonator_hub.scheduler.events import Event, HubStarted, Tick
 from resonator_hub.snapshots import Moment
 from resonator_hub.tasks import Tasks
+from resonator_hub.watch.keys import keys_of
 from resonator_hub.watch.observer import Observer, Observers
 
 log = structlog.get_logger(__name__)
@@ -137,7 +138,8 @@ class Runtime:
             return self._scheduler.step(event)
         except IllegalTransition as error:
             # Nothing has changed, and nothing will when the journal is folded: this event is the same then.
-            log.error("event refused by the scheduler", event_name=type(event).__name__, reason=str(error))
+            name, keys = type(event).__name__, keys_of(event)
+            log.error("event refused by the scheduler", event_name=name, **keys, reason=str(error))
             return []
 
     def _perform(self, command: Command) -> None:
@@ -153,7 +155,8 @@ class Runtime:
         try:
             self._acts[type(command)](command)
         except Exception:
-            log.exception("a command could not be performed", command=type(command).__name__)
+            name, keys = type(command).__name__, keys_of(command)
+            log.exception("a command could not be performed", command=name, **keys)
             if self._keeper and type(command) in self._recalled:
                 self._keeper.distrust()  # only the next fold makes up for it
 

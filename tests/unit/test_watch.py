@@ -15,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fakes.house import House
 from fakes.shell import SITE
+from resonator.bus.gate import Gate
 from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
-from resonator.ids import CandidateId, DeviceId, JobId
+from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator.messages import JobState, JobStatus, KernelResult, Status
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.hub import Hub
@@ -25,6 +26,7 @@ from resonator_hub.scheduler import commands, events
 from resonator_hub.watch.counts import Counts
 from resonator_hub.watch.endpoint import parse_address
 from resonator_hub.watch.labels import OTHERS, Bounded, largest
+from resonator_hub.watch.narrator import Narrator
 from resonator_hub.watch.observer import Observers
 from resonator_hub.watch.vitals import Vitals
 from resonator_hub.watch.watch import Watch
@@ -322,3 +324,35 @@ async def test_what_happens_is_logged_with_job_device_and_epoch(house: House) ->
     assert "candidate" in lines["kernel measured"]
     assert lines["job ended"]["state"] == "succeeded"
     assert SITE in lines["device lost"]["device"]
+
+
+def test_what_goes_wrong_is_logged_with_what_it_is_about() -> None:
+    device, job = DeviceId(BOX), JobId("j")
+    lost = Failure(kind=FailureKind.DEVICE_DIRTY, detail="too hot")
+    narrator = Narrator(lambda job: JobStatus(job=job, name="n", state=JobState.FAILED, failure=lost))
+    with structlog.testing.capture_logs() as logged:
+        narrator.stepped(events.Tick(1.0), [opening(4)], 0.0)
+        narrator.stepped(events.WindowRefused(2.0, device, 4, 9, "seen"), [], 0.0)
+        narrator.stepped(
+            events.Measured(3.0, device, 4, job, CandidateId("j/t0/c1"), failure=lost),
+            [commands.Report(job, ended=True)],
+            0.0,
+        )
+        narrator.stepped(events.DeviceLost(4.0, device, certain=False), [], 0.0)
+        narrator.stepped(events.StageFailed(5.0, job, "select", lost, TaskId("j/t0"), 1), [], 0.0)
+    granted, refused, failed, ended, unknown, stage = logged
+    window = {"job": "j", "device": BOX, "epoch": 4}
+    for line in (granted, refused, failed):
+        assert line.items() >= window.items()
+    assert failed["candidate"] == "j/t0/c1"
+    assert (ended["event"], ended["job"], ended["failure"]) == ("job ended", "j", "DEVICE_DIRTY: too hot")
+    assert (unknown["event"], unknown["device"]) == ("device unknown", BOX)
+    assert (stage["event"], stage["job"], stage["task"]) == ("step failed", "j", "j/t0")
+    assert {line["log_level"] for line in (refused, failed, ended, unknown, stage)} == {"warning"}
+
+
+def test_a_refused_message_of_a_device_is_logged_with_the_device() -> None:
+    with structlog.testing.capture_logs() as logged:
+        Gate().refuse("invalid", "resonator/v1/local/dev/box/up/state", "no message")
+        Gate().refuse("invalid", "resonator/v1/local/client/me/up/request", "no message")
+    assert [line.get("device") for line in logged] == [BOX, None]

@@ -129,7 +129,10 @@ class Gate:
         self._logged.move_to_end(key)
         if len(self._logged) > _MOST_LOGS:
             self._logged.popitem(last=False)
-        more = {"unsaid": unsaid} if unsaid else {}
+        more: dict[str, object] = {"unsaid": unsaid} if unsaid else {}
+        match topic[:200].split("/"):
+            case [_, _, site, "dev", device, *_]:
+                more["device"] = f"{site}/{device}"
         log.warning("message refused", why=why, topic=topic[:200], detail=detail, **more)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from resonator.errors import InputInvalid, ResonatorError
+from resonator.ids import device_id
 from resonator.trust.credentials import AUTHORITY, CERTIFICATE, KEY
 from resonator.trust.enrolment import frame, read_frame
 from resonator.trust.keys import read_request
@@ -87,5 +88,5 @@ class Door:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         with self._authority.opened() as authority:
             certificate = authority.admit(digest, party, key)
-        log.info("enrolled", device=party.user)
+        log.info("a box was enrolled", device=device_id(party.site, party.name))
         return certificate

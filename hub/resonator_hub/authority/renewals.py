@@ -57,11 +57,11 @@ class Renewals:
         try:
             chain = await asyncio.to_thread(self._issue, received.party, request.request)
         except ResonatorError as error:
-            log.warning("a certificate was not renewed", device=received.party.user, reason=str(error))
+            log.warning("a certificate was not renewed", device=device_of(received), reason=str(error))
             failure = Failure(kind=FailureKind.FORBIDDEN, detail=str(error))
             self._answer(received, Rejected(failure=failure))
         else:
-            log.info("a certificate was renewed", device=received.party.user)
+            log.info("a certificate was renewed", device=device_of(received))
             self._answer(received, CertificateIssued(chain=chain))
 
     def _issue(self, asking: Party, request: bytes) -> bytes:

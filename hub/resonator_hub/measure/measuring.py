@@ -29,6 +29,7 @@ from resonator_hub.records import Catalog
 from resonator_hub.scheduler.commands import Profile
 from resonator_hub.scheduler.events import Measured
 from resonator_hub.tasks import Tasks, happens
+from resonator_hub.watch.keys import keys_of
 
 log = structlog.get_logger(__name__)
 REPEAT_S = 15.0
@@ -86,7 +87,7 @@ class Measuring:
         """Have a kernel staged and measured, as soon as the device's credit allows."""
         lane = self._lanes.get(command.device)
         if lane is None or lane.epoch != command.epoch:
-            log.info("no such window any more", device=command.device, epoch=command.epoch)
+            log.info("no such window any more", **keys_of(command))
             return
         if command.candidate in lane:
             return
@@ -149,7 +150,7 @@ class Measuring:
             topic = to_device(push.command.device, "kernel")
             await self._peer.send(topic, message, message_id=push.message_id)
         except BusUnreachable as error:
-            log.warning("kernel not sent", candidate=push.command.candidate, reason=str(error))
+            log.warning("kernel not sent", **keys_of(push.command), reason=str(error))
         except BlobsUnreachable as error:
             log.warning("kernel not sent yet", candidate=push.command.candidate, reason=str(error))
         except BlobMissing as error:

@@ -31,6 +31,7 @@ from resonator_hub.scheduler.events import (
     WindowOpened,
     WindowRefused,
 )
+from resonator_hub.watch.keys import keys_of
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Narrator:
             self._tell_command(command)
 
     def _tell_window(self, event: WindowOpened | WindowRefused | WindowClosed) -> None:
-        keys = {"job": self._jobs.get(event.device), "device": event.device, "epoch": event.epoch}
+        keys: dict[str, Any] = {"job": self._jobs.get(event.device), **keys_of(event)}
         match event:
             case WindowOpened():
                 log.info("window opened", **keys)
@@ -82,17 +83,18 @@ class Narrator:
 
 
 def _tell_job(event: JobSubmitted | JobCanceled | BundleDelivered | StageFailed | BuildFailed) -> None:
+    keys: dict[str, Any] = keys_of(event)
     match event:
         case JobSubmitted():
-            log.info("job accepted", job=event.job, by=event.by, name=event.order.name)
+            log.info("job accepted", **keys, by=event.by, name=event.order.name)
         case JobCanceled():
-            log.info("job canceled", job=event.job, by=event.by)
+            log.info("job canceled", **keys, by=event.by)
         case BundleDelivered():
-            log.info("bundle delivered", job=event.job, bundle=event.bundle, size=event.size)
+            log.info("bundle delivered", **keys, bundle=event.bundle, size=event.size)
         case StageFailed():
-            log.warning("step failed", job=event.job, stage=event.stage, failure=str(event.failure))
+            log.warning("step failed", **keys, stage=event.stage, failure=str(event.failure))
         case BuildFailed():
-            log.debug("build failed", job=event.job, candidate=event.candidate, failure=str(event.failure))
+            log.debug("build failed", **keys, failure=str(event.failure))
 
 
 def _tell_device(event: DeviceSeen | DeviceLost | DeviceDrained | DeviceUndrained) -> None:
@@ -110,12 +112,7 @@ def _tell_device(event: DeviceSeen | DeviceLost | DeviceDrained | DeviceUndraine
 
 
 def _tell_result(event: Measured) -> None:
-    keys: dict[str, Any] = {
-        "job": event.job,
-        "device": event.device,
-        "epoch": event.epoch,
-        "candidate": event.candidate,
-    }
+    keys: dict[str, Any] = keys_of(event)
     if event.failure is None:
         best_us = round(min(event.latencies, default=0.0) * 1e6, 1)
         log.debug("kernel measured", **keys, best_us=best_us, raced=event.raced)
