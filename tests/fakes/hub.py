@@ -48,6 +48,8 @@ class TalkingHub:
         self.statuses: dict[str, JobStatus] = {}
         self.blobs: dict[str, bytes] = {}
         self.devices: tuple[DeviceReport, ...] = ()
+        self.page = 500
+        """How many devices fit into one answer."""
         self.reason = ""
         """Why every submission is rejected, if it is."""
         self.chunks: asyncio.Queue[BlobChunk] = asyncio.Queue()
@@ -135,7 +137,12 @@ class TalkingHub:
         await self._answer(received, DeviceList(devices=self.devices[:1]))
 
     async def _list_devices(self, received: Received) -> None:
-        await self._answer(received, DeviceList(devices=self.devices))
+        query = received.message
+        assert isinstance(query, DeviceQuery)
+        later = [report for report in self.devices if report.device > query.after]
+        await self._answer(
+            received, DeviceList(devices=tuple(later[: self.page]), more=len(later) > self.page)
+        )
 
     async def _give(self, received: Received) -> None:
         request = received.message

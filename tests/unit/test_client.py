@@ -262,6 +262,15 @@ async def test_devices_are_found_by_name_with_or_without_site(client: Client, hu
         await client.device("z")
 
 
+async def test_a_fleet_too_large_for_one_message_is_listed_in_several(
+    client: Client, hub: TalkingHub
+) -> None:
+    hub.devices = tuple(DeviceReport(device=f"a/box-{number:02}", state="idle") for number in range(25))
+    hub.page = 10
+
+    assert await client.devices() == hub.devices
+
+
 async def test_a_device_is_drained_and_undrained_by_whatever_name_the_hub_knows(
     client: Client, hub: TalkingHub
 ) -> None:
@@ -285,9 +294,7 @@ async def test_without_a_broker_there_is_one_sentence() -> None:
 
 async def test_without_a_hub_there_is_one_sentence(broker: EmbeddedBroker) -> None:
     async with Client.connect(broker.url, timeout=0.2) as client:
-        with pytest.raises(
-            BusUnreachable, match=r"no hub is online on.*start one with `resonator hub`"
-        ):
+        with pytest.raises(BusUnreachable, match=r"no hub is online on.*start one with `resonator hub`"):
             await client.jobs()
 
 
@@ -310,9 +317,7 @@ async def test_a_late_will_does_not_bury_a_newer_hub(broker: EmbeddedBroker) -> 
 async def test_a_hub_that_does_not_answer_is_said_to(broker: EmbeddedBroker, hub: TalkingHub) -> None:
     hub.peer._handlers.clear()
     async with Client.connect(broker.url, timeout=0.1) as client:
-        with pytest.raises(
-            BusUnreachable, match=r"the hub does not answer: no answer to job\.query"
-        ):
+        with pytest.raises(BusUnreachable, match=r"the hub does not answer: no answer to job\.query"):
             await client.jobs()
 
 

@@ -49,7 +49,7 @@ from resonator_hub.fleet import Registry
 from resonator_hub.jobs.blob_rights import BlobRights
 from resonator_hub.jobs.board import Board
 from resonator_hub.jobs.reception import Reception
-from resonator_hub.jobs.requests import Desk, Requests
+from resonator_hub.jobs.requests import PAGE, Desk, Requests
 from resonator_hub.jobs.serving import Serving
 from resonator_hub.jobs.store import Jobs
 from resonator_hub.jobs.submissions import Submissions
@@ -364,6 +364,19 @@ async def test_two_devices_of_one_name_are_drained_by_their_sites(office: Office
     assert detail == "device 'box' is at several sites: far/box, local/box; name one of them"
 
 
+async def test_a_large_fleet_is_listed_page_by_page(office: Office) -> None:
+    for number in range(PAGE + 1):
+        name = DeviceId(f"local/box-{number:04}")
+        office.scheduler.step(DeviceSeen(0.0, name, 1, 0, "cpu", (Offer("cpu", "{}"),)))
+    first = await office.ask(DeviceQuery())
+    assert isinstance(first, DeviceList)
+    assert (len(first.devices), first.more) == (PAGE, True)
+    last = await office.ask(DeviceQuery(after=first.devices[-1].device))
+    assert isinstance(last, DeviceList)
+    assert [report.device for report in last.devices] == [f"local/box-{PAGE:04}"]
+    assert not last.more
+
+
 async def test_attack_devices_that_say_absurd_things_of_themselves_are_listed_with_the_others(
     office: Office,
 ) -> None:
@@ -384,12 +397,17 @@ async def test_attack_devices_that_say_absurd_things_of_themselves_are_listed_wi
     # When the fleet is asked for, and one of them
     listed = await office.ask(DeviceQuery())
     alone = await office.ask(DeviceQuery(device="absurd29"))
-    # Then all are there, what fits into a message with what they say
+    # Then all are there, with what they say of themselves, in as many messages as that takes
     assert isinstance(listed, DeviceList)
-    assert len(listed.devices) == 31
-    assert len(listed.model_dump_json()) < MAX_MESSAGE
-    assert listed.devices[0].identity == absurd
+    devices = list(listed.devices)
+    while listed.more:
+        assert len(listed.model_dump_json()) < MAX_MESSAGE
+        listed = await office.ask(DeviceQuery(after=devices[-1].device))
+        assert isinstance(listed, DeviceList)
+        devices += listed.devices
+    assert len({report.device for report in devices}) == len(devices) == 31
+    assert devices[0].identity == absurd
     assert isinstance(alone, DeviceList)
     assert alone.devices[0].identity == absurd
-    devices_table(listed.devices)
+    devices_table(devices)
     device_picture(alone.devices[0])

@@ -235,7 +235,12 @@ class Client:
 
     async def devices(self) -> tuple[DeviceReport, ...]:
         """List the fleet as the hub sees it."""
-        return (await self._ask(DeviceQuery(), DeviceList)).devices
+        page = await self._ask(DeviceQuery(), DeviceList)
+        reports = list(page.devices)
+        while page.more and page.devices:
+            page = await self._ask(DeviceQuery(after=reports[-1].device), DeviceList)
+            reports += page.devices
+        return tuple(reports)
 
     async def device(self, name: str) -> DeviceReport:
         """Return one device by NAME or SITE/NAME."""

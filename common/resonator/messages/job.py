@@ -75,10 +75,14 @@ class JobQuery(Message):
 
 
 class DeviceQuery(Message):
-    """Asks for the fleet; answered by `device.list`."""
+    """Asks for the fleet, from the first `SITE/NAME` that comes after `after`, or for the devices of one name.
+
+    Answered by `device.list`.
+    """
 
     wire: ClassVar[str] = "device.query"
     device: Annotated[str, StringConstraints(max_length=128)] | None = None
+    after: Annotated[str, StringConstraints(max_length=128)] = ""
 
 
 class BenchRequest(Message):
@@ -237,7 +241,8 @@ class DeviceReport(Part):
 
 
 class DeviceList(Message):
-    """Answers `device.query`."""
+    """Answers `device.query`, by `SITE/NAME` in order; where there are `more`, ask for those after the last."""
 
     wire: ClassVar[str] = "device.list"
     devices: Annotated[tuple[DeviceReport, ...], FailFast(), Field(max_length=10_000)]
+    more: bool = False

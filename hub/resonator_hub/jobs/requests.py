@@ -46,6 +46,8 @@ M = TypeVar("M", bound=Message)
 MOST_JOBS = 1000
 MOST_TASKS = 10_000
 """How many tasks one list describes; older jobs come without theirs."""
+PAGE = 500
+"""How many devices one answer describes: to spell more would keep everybody else waiting for too long."""
 
 
 class Desk:
@@ -140,7 +142,9 @@ class Requests:
     async def _on_device_query(self, _received: Received, query: DeviceQuery) -> Message:
         if query.device is not None:
             return self._devices(query.device)
-        return DeviceList(devices=_short(map(self._registry.complete, self._scheduler.devices())))
+        reports = self._scheduler.devices(query.after, PAGE + 1)
+        kept = _fitting(map(self._registry.complete, reports[:PAGE]))
+        return DeviceList(devices=kept, more=len(kept) < len(reports))
 
     async def _on_drain(self, received: Received, request: DeviceDrain) -> Message:
         report = self._device(request.device)
@@ -174,7 +178,7 @@ class Requests:
     def _devices(self, name: str) -> DeviceList | Rejected:
         reports = self._scheduler.devices()
         if fitting := [report for report in reports if _is_called(report, name)]:
-            return DeviceList(devices=_short(map(self._registry.complete, fitting)))
+            return DeviceList(devices=_fitting(map(self._registry.complete, fitting[:PAGE])))
         known = ", ".join([report.device for report in reports][:20]) or "none yet"
         return rejected(FailureKind.NO_MATCHING_DEVICE, f"device {name!r} is not known; known are: {known}")
 
@@ -201,18 +205,14 @@ def _is_called(report: DeviceReport, name: str) -> bool:
     return name in (report.device, report.device.partition("/")[2])
 
 
-def _short(reports: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
-    """Leave out what makes an answer too long for a message: what the devices say they are, then devices."""
+def _fitting(reports: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
+    """Return the first devices, as many as fit into a message; one always does."""
     kept, size = [], 0
     for report in reports:
-        spelled = len(report.model_dump_json())
-        if size + spelled > MOST_BYTES:
-            report = report.model_copy(update={"identity": None, "reason": ""})
-            spelled = len(report.model_dump_json())
-        if size + spelled > MOST_BYTES:
+        size += len(report.model_dump_json())
+        if size > MOST_BYTES:
             break
         kept.append(report)
-        size += spelled
     return tuple(kept)
 
 

@@ -367,10 +367,11 @@ class Scheduler:
         names = [*reversed(self._desk.jobs), *reversed(self._desk.ended)]
         return [self.status(name) for name in names[:limit]]
 
-    def devices(self) -> list[DeviceReport]:
-        """Return every device ever seen, by name."""
+    def devices(self, after: str = "", most: int | None = None) -> list[DeviceReport]:
+        """Return every device ever seen, by name; or `most` of those whose names come after one."""
         devices, strikes = self._desk.fleet.devices, self._desk.knobs.strikes
-        return [device_report(devices[name], strikes) for name in sorted(devices)]
+        names = sorted(name for name in devices if name > after)
+        return [device_report(devices[name], strikes) for name in names[:most]]
 
     def census(self) -> Census:
         """Return how much there is of everything."""
