@@ -75,7 +75,7 @@ class JobQuery(Message):
 
 
 class DeviceQuery(Message):
-    """Asks for the fleet, from the first `SITE/NAME` that comes after `after`, or for the devices of one name.
+    """Asks for the fleet, from the first `SITE/NAME` after `after`, or for the devices of one name.
 
     Answered by `device.list`.
     """
@@ -241,7 +241,7 @@ class DeviceReport(Part):
 
 
 class DeviceList(Message):
-    """Answers `device.query`, by `SITE/NAME` in order; where there are `more`, ask for those after the last."""
+    """Answers `device.query`, by `SITE/NAME` in order; where there are `more`, ask again after the last."""
 
     wire: ClassVar[str] = "device.list"
     devices: Annotated[tuple[DeviceReport, ...], FailFast(), Field(max_length=10_000)]
