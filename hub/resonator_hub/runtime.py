@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import structlog
 
+from resonator_hub.full_disk import DiskUnusable, unusable
 from resonator_hub.inbox import Inbox, Posted
 from resonator_hub.journal import Journal
 from resonator_hub.keeper import Keeper
@@ -56,6 +57,7 @@ class Runtime:
         self._steps = 0
         self._latest_at = 0.0
         self._wake: asyncio.TimerHandle | None = None
+        self._disk: DiskUnusable | None = None
 
     def restore(self) -> int:
         """Fold what the journal holds since the latest snapshot, so that the scheduler knows what it knew.
@@ -90,7 +92,7 @@ class Runtime:
         self._inbox.post(HubStarted(at, slots, rules.policy, rules.batch, rules.window_s))
 
     async def run(self) -> None:
-        """Take events, until cancelled."""
+        """Take events, until cancelled. Raises what keeps them, or what a step makes, from being kept."""
         if self._keeper:
             self._tasks.start("keeper", self._keeper.run())
         try:
@@ -107,6 +109,8 @@ class Runtime:
 
     def _take(self, posted: list[Posted]) -> None:
         """Take all events that wait: the disk, which is what takes time, is waited for once."""
+        if self._disk is not None:
+            raise self._disk
         events = [self._in_time(one.event) for one in posted]
         began = time.perf_counter()
         try:
@@ -165,6 +169,7 @@ class Runtime:
             try:
                 event = await work(command)
             except Exception as error:
+                self._disk = self._disk or unusable(error)
                 event = failed(command, error, self._inbox.now())
         self._inbox.post(replace(event, cpu_s=meter.cpu_s))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from resonator_hub import replay
 from resonator_hub.build import LinkerMissing
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.frontends import ModelInvalid
+from resonator_hub.full_disk import DiskUnusable
 from resonator_hub.inbox import Clock, Inbox
 from resonator_hub.journal import Journal
 from resonator_hub.records import Records
@@ -171,6 +173,24 @@ async def test_what_goes_wrong_in_a_step_is_an_event(
     failed = scheduler.taken[-1]
     assert isinstance(failed, (events.StageFailed, events.BuildFailed))
     assert failed.failure.kind is kind
+
+
+async def test_a_full_disk_ends_the_hub_and_no_job(tmp_path: Path) -> None:
+    async def fail(_command: commands.Command) -> events.Event:
+        raise OSError(errno.ENOSPC, "No space left on device", "/blobs")
+
+    # Given a step that cannot keep what it has made
+    database = Database.open(sqlite_url(tmp_path / "hub.db"))
+    inbox, journal = Inbox(Clock(wall=lambda: 100.0)), Journal(database)
+    scheduler = ScriptedScheduler(only(events.Tick, commands.Extract(JOB, "t")))
+    works = {commands.Extract: fail}
+    runtime = Runtime(inbox, journal, scheduler, acts={}, works=works, recall={})
+    inbox.post(events.Tick(1.0))
+    # When the hub runs, then it ends, and of a failed step nothing is written
+    with pytest.raises(DiskUnusable, match=r"/blobs: No space left on device"):
+        await asyncio.wait_for(runtime.run(), 10.0)
+    assert [type(event) for event in journal.events()] == [events.Tick]
+    database.close()
 
 
 async def test_a_command_that_cannot_be_performed_stops_nothing(tmp_path: Path) -> None:

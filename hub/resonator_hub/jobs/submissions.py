@@ -105,6 +105,8 @@ class Submissions:
             return rejected(FailureKind.JOB_INVALID, str(error))
         except ResonatorError as error:
             return rejected(FailureKind.STAGE_FAILED, str(error))
+        except OSError as error:
+            return rejected(FailureKind.STAGE_FAILED, f"the hub cannot keep the model: {error.strerror}")
         async with self._accepting:  # the same job may have been looked at twice meanwhile
             return self._known(job) or await self._accept(received, job)
 
