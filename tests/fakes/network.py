@@ -73,8 +73,9 @@ def _allows_namespaces() -> bool:
 def _namespace(number: int, at: int, name: str) -> Iterator[Place]:
     space, ours, theirs = f"resonator-{number}-{at}", f"rsn{number}-{at}", f"rsn{number}-{at}p"
     outside, gateway = (f"198.18.{number}.{4 * at + host}" for host in (2, 1))  # RFC 2544: for tests
-    with contextlib.suppress(subprocess.CalledProcessError):
-        _ip("netns", "delete", space)  # of a test that was killed
+    for leftover in (("netns", "delete", space), ("link", "delete", ours)):  # of a test that was killed
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _ip(*leftover)
     _ip("netns", "add", space)
     try:
         _ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", space)

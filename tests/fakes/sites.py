@@ -124,7 +124,7 @@ class Federation:
 
     async def start_hub(self, *options: str) -> Program:
         """Start a hub in the cloud, and wait until it has its broker."""
-        broker = ["--broker", self.cloud.url, "--state", str(self.hub_state)]
+        broker = ["--broker", self.cloud.url, "--state", str(self.hub_state), "--json"]
         hub = await self._start(self.cloud, "hub", *broker, *options)
         await hub.logged("connected to broker")
         return hub
@@ -132,7 +132,7 @@ class Federation:
     async def start_agent(self, site: str, name: str, *options: str) -> Program:
         """Start an agent at a site, and wait until it has its broker."""
         where = ["--site", site, "--broker", self.sites[site].broker.url]
-        state = ["--state", str(self.agent_state(site, name)), "--max-foreign-load", "1.0"]
+        state = ["--state", str(self.agent_state(site, name)), "--max-foreign-load", "1.0", "--json"]
         options = ("agent", "--name", name, *where, *state, *options)
         agent = await self._start(self.sites[site].broker, *options)
         await agent.logged("connected to broker")

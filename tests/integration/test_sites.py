@@ -1,0 +1,154 @@
+"""Three sites behind brokers of their own, real processes all of them, and links that are slow or cut."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import small_models
+from fakes.guarantees import Books, Evidence, breaches, read_books, unfetchable
+from fakes.link import DSL
+from fakes.programs import LONG_S, Program, small_order
+from fakes.sites import SITES, Federation, Site, federation
+from fakes.stories import AgentLife, read
+from resonator.bus import codec, topics
+from resonator.bus.mqtt import MqttBus
+from resonator.bus.peer import Peer, Received
+from resonator.ids import JobId, device_id
+from resonator.jobspec import Measure, TuningJob
+from resonator.messages import Ack, JobState, KernelResult
+from resonator_agent.outbox import Outbox
+from resonator_hub.database import Database
+from resonator_hub.journal import JOURNAL
+
+TRIALS = 24
+WINDOW_S = 5
+"""A lease as short as can be: another box has the kernels of one that is cut off a few seconds later."""
+
+
+def order() -> TuningJob:
+    """A job whose kernels take longer to measure than to build, so that boxes hold some."""
+    job = small_order(TRIALS)
+    measure = Measure(number=1, repeat=3, min_repeat_ms=150, timeout_s=3.0)
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"measure": measure})})
+
+
+async def test_a_job_on_slow_links_outlives_one_that_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESONATOR_WINDOW", str(WINDOW_S))
+    model = tmp_path / "small.onnx"
+    model.write_bytes(small_models.perceptron())
+    async with federation(tmp_path) as fed:
+        hub = await fed.start_hub("--slots", "1")
+        boxes = {name: await fed.start_agent(name, "box") for name in SITES}
+        for site in fed.sites.values():
+            site.link.slow(DSL)
+        async with fed.client("south", timeout=30.0) as client:
+            job = await client.submit(order(), model)
+            cut = fed.sites[await first_measuring(boxes)]
+            others = [box for name, box in boxes.items() if name != cut.name]
+            cut.link.cut()
+            await hub.logged("the link of a site is cut")
+            assert {box.device: box.state for box in await client.devices()}[f"{cut.name}/box"] == "unknown"
+            kept = results(fed, cut.name)
+            assert kept, "what was measured is kept until the hub has it"
+
+            await anybody_logs(others, next(iter(kept.values())).candidate)  # the lease is over
+            kept = results(fed, cut.name)
+            async with acknowledgements(cut) as acknowledged:
+                await cut.link.restore()
+                await acknowledged(kept)
+            status = await asyncio.wait_for(client.wait(job), LONG_S)
+            assert (status.state, status.trials) == (JobState.SUCCEEDED, TRIALS), status.failure
+            assert await unfetchable(client, books(fed), tmp_path) == []
+        codes = [await program.end(signal.SIGINT) for program in (*boxes.values(), hub)]
+    assert codes == [0, 0, 0, 0]
+    check(fed, boxes, job, [result.candidate for result in kept.values()], cut.name)
+
+
+def check(fed: Federation, boxes: dict[str, Program], job: JobId, late: Iterable[str], site: str) -> None:
+    """What came late was taken once; every result counts once; no two windows of a box overlap."""
+    written = books(fed)
+    devices = {name: device_id(name, "box") for name in boxes}
+    lives = [AgentLife(devices[name], 1, tuple(read(box.log))) for name, box in boxes.items()]
+    outboxes = {devices[name]: fed.agent_state(name, "box") / "outbox.sqlite" for name in boxes}
+    assert breaches(Evidence([job], written, lives, outboxes)) == []
+    told = Counter((event.device, event.epoch, event.candidate) for event in written.measured())
+    assert [which for which, count in told.items() if count > 1] == []
+    assert set(late) <= {candidate for device, _, candidate in told if device == devices[site]}
+    assert all(not results(fed, name) for name in boxes)
+
+
+async def first_measuring(boxes: dict[str, Program]) -> str:
+    """Return the site whose box is the first that has measured a kernel."""
+    waiting = {asyncio.ensure_future(box.logged("/t0/c")): name for name, box in boxes.items()}
+    done = await first(waiting)
+    return waiting[done]
+
+
+async def anybody_logs(boxes: Iterable[Program], text: str) -> None:
+    """Wait until one of the boxes tells of something."""
+    await first([asyncio.ensure_future(box.logged(text)) for box in boxes])
+
+
+async def first(waiting: Iterable[asyncio.Future[None]]) -> asyncio.Future[None]:
+    """Return the one that is done first, and give up the others."""
+    done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in others:
+        one.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for one in done:
+        one.result()
+    return done.pop()
+
+
+@asynccontextmanager
+async def acknowledgements(site: Site) -> AsyncIterator[Callable[[Iterable[str]], Awaitable[None]]]:
+    """Listen to what the hub acknowledges to the box of a site; yields what waits for some messages' turn."""
+    heard: set[str] = set()
+    news = asyncio.Condition()
+
+    async def hear(received: Received) -> None:
+        assert isinstance(received.message, Ack)
+        async with news:
+            heard.update(received.message.ids)
+            news.notify_all()
+
+    async def wait(ids: Iterable[str]) -> None:
+        async with news:
+            await asyncio.wait_for(news.wait_for(lambda: heard.issuperset(ids)), LONG_S)
+
+    peer = Peer(MqttBus(site.broker.outer_url), "eavesdropper")
+    peer.on(Ack, hear)
+    await peer.bus.subscribe(topics.device_dn(site.name, "box", "ack"))
+    async with peer.bus:
+        serving = asyncio.ensure_future(peer.serve())
+        await peer.bus.wait_connected(LONG_S)
+        yield wait
+    await serving
+
+
+def results(fed: Federation, site: str) -> dict[str, KernelResult]:
+    """Return the results that the box of a site keeps, by the ids of their messages."""
+    outbox = Outbox(fed.agent_state(site, "box") / "outbox.sqlite")
+    try:
+        messages = {kept.id: codec.decode(kept.payload).message for kept in outbox.pending()}
+    finally:
+        outbox.close()
+    return {name: message for name, message in messages.items() if isinstance(message, KernelResult)}
+
+
+def books(fed: Federation) -> Books:
+    """Read what the hub has written down."""
+    database = Database.read(fed.hub_state / JOURNAL)
+    try:
+        return read_books(database)
+    finally:
+        database.close()
