@@ -84,7 +84,7 @@ class Database:
         self._writing = threading.RLock()
         self._fence: Fence | None = None
         self._end: ResonatorError | None = None
-        self._on_end: Callable[[ResonatorError], None] | None = None
+        self._on_end: Callable[[ResonatorError], object] | None = None
 
     @classmethod
     def open(cls, url: str, *, patience_s: float = PATIENCE_S) -> Database:
@@ -164,8 +164,11 @@ class Database:
         with self._engine.begin() as connection:
             yield connection
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, lasting: bool = True) -> T:
         """Do some writing in a transaction, once; what it returns is on disk, all of it.
+
+        What is not `lasting` need not be there before the next write that is, which then speaks of it: a hub
+        with a file of its own waits for the disk once instead of for each.
 
         `work` may be called again when the connection is lost in the middle. Raises what it raises (nothing
         is written then), DatabaseLost, DatabaseUnusable for a full disk, and what the fence raises.
@@ -173,14 +176,17 @@ class Database:
         token, give_up = secrets.token_hex(8), time.monotonic() + self._patience_s
         done: list[T] = []
         with self._writing:
-            while not self._written(work, token, done, give_up):
+            while not self._written(work, token, done, give_up, lasting):
                 log.warning("the database was lost in the middle of a transaction: once more")
         return done[0]
 
-    def _written(self, work: Callable[[Connection], T], token: str, done: list[T], give_up: float) -> bool:
+    def _written(
+        self, work: Callable[[Connection], T], token: str, done: list[T], give_up: float, lasting: bool
+    ) -> bool:
         """Try a transaction, and return whether it is known to be committed; its result is then in `done`."""
+        waits = lasting or not self.own
         try:
-            with self._connected() as connection, connection.begin():
+            with self._connected() as connection, _syncing(connection, waits), connection.begin():
                 if self._fence is not None:
                     if done and self._fence.claimed(connection, token):
                         return True
@@ -201,9 +207,16 @@ class Database:
         """Have every `write` from now on pass a fence."""
         self._fence = fence
 
-    def on_end(self, hook: Callable[[ResonatorError], None]) -> None:
-        """Call `hook`, from whatever thread, when the database has ended for this process."""
+    @property
+    def ended(self) -> ResonatorError | None:
+        """Why the database is of no use to this process any more, if it is not."""
+        return self._end
+
+    def on_end(self, hook: Callable[[ResonatorError], object]) -> None:
+        """Call `hook`, from whatever thread, when the database has ended for this process, or at once."""
         self._on_end = hook
+        if self._end is not None:
+            hook(self._end)
 
     def end(self, error: ResonatorError) -> None:
         """Let nobody use the database any more: every use raises this error."""
@@ -287,6 +300,24 @@ def _engine(url: URL) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, connect_args={"application_name": "resonator", **given})
     event.listen(engine, "connect", _configure_postgres)
     return engine
+
+
+@contextmanager
+def _syncing(connection: Connection, waits: bool) -> Iterator[None]:
+    """Have a commit wait for the disk, or else leave that to the next one that does.
+
+    SQLite's log is one file that is written in order: whoever waits for his own pages waits for all before.
+    """
+    if waits:
+        yield
+        return
+    pragma = connection.connection.cursor()
+    pragma.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        pragma.execute("PRAGMA synchronous=FULL")
+        pragma.close()
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

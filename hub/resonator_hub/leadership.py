@@ -82,6 +82,11 @@ class Leadership:
             await asyncio.sleep(LOOK_S)
         log.info(f"this hub leads the database {self._database}", term=self._term)
 
+    def told(self) -> str:
+        """Say who leads, as seen last."""
+        seen = self._seen
+        return f"{seen.holder} leads (term {seen.term})" if seen and seen.holder else "nobody leads"
+
     def attempt(self) -> bool:
         """Look once, and take the lead from nobody or from who is silent; return whether we lead now."""
         seen, now = self.reign(), self._steady()

@@ -100,6 +100,11 @@ class Endpoint:
             return Page.json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "see the log"})
 
 
+def alive() -> Page:
+    """Answer: whoever can do that has an event loop that turns."""
+    return Page.json(HTTPStatus.OK, {"alive": True})
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Read `HOST:PORT`, an IPv6 address in brackets, or a port of 127.0.0.1 alone; raises InputInvalid."""
     host, _, port = text.rpartition(":")

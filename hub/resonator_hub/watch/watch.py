@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from resonator.service import Service
 from resonator_hub.database import Database
 from resonator_hub.watch.counts import Counts
-from resonator_hub.watch.endpoint import Endpoint, Page, is_loopback, parse_address
+from resonator_hub.watch.endpoint import Endpoint, Page, alive, is_loopback, parse_address
 from resonator_hub.watch.gauges import AWAY, Gauges, Sources
 from resonator_hub.watch.pulse import Pulse
 from resonator_hub.watch.readiness import Readiness
@@ -83,7 +83,7 @@ class Watch:
 
     def pages(self) -> dict[str, Callable[[], Page]]:
         """Return what is served where."""
-        return {"/metrics": self._metrics, "/healthz": _healthz, "/readyz": self._readyz}
+        return {"/metrics": self._metrics, "/healthz": alive, "/readyz": self._readyz}
 
     def summary(self) -> str:
         """Say in a sentence how the hub fares."""
@@ -108,8 +108,3 @@ class Watch:
         unready = self.readiness.unready()
         status = HTTPStatus.SERVICE_UNAVAILABLE if unready else HTTPStatus.OK
         return Page.json(status, {"ready": not unready, "waiting_for": unready})
-
-
-def _healthz() -> Page:
-    """Answer: whoever can do that has an event loop that turns."""
-    return Page.json(HTTPStatus.OK, {"alive": True})
