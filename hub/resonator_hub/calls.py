@@ -18,12 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from resonator.bundle import BundleInvalid
-from resonator.errors import InputInvalid
+from resonator.errors import InputInvalid, ResonatorError
 from resonator_hub.build.link import LinkerMissing, LinkFailed
 from resonator_hub.channel import Garbled
 from resonator_hub.frontends.model import ModelInvalid
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ComputeFailed(ResonatorError):
+    """A call did not come to a result for reasons of its own process; the sentence says which."""
+
 
 OURS = ("resonator_hub",)
 """The packages whose functions are stages; tests add modules of their own."""
@@ -35,7 +40,7 @@ _EXPECTED = (ModelInvalid, LinkerMissing, LinkFailed, BundleInvalid, InputInvali
 _KINDS: Mapping[str, type[Exception]] = {
     _OUT_OF_MEMORY: MemoryError,
     _UNEXPECTED: RuntimeError,
-    **{error.__name__: error for error in _EXPECTED},
+    **{error.__name__: error for error in (ComputeFailed, *_EXPECTED)},
 }
 _ALLOCATION_FAILED = (
     "bad_alloc",
@@ -111,15 +116,28 @@ def perform(message: Any, packages: Sequence[str], cpu_s: Callable[[], float]) -
     """Run the call in `message`, and return its outcome as plain data: seconds, kind of error, value."""
     before = cpu_s()
     try:
+        function, arguments = read(message, packages)
+        came = answer(function, function(*arguments))
+    except Exception as error:
+        came = refusal(error)
+    return [cpu_s() - before, *came]
+
+
+def read(message: Any, packages: Sequence[str]) -> tuple[Callable[..., Any], list[Any]]:
+    """Return the function that a call names, and its arguments. Raises Garbled for what is no call."""
+    try:
         name, values = message
         function = find(name, packages)
-        told = signature(function)
-        given = zip(told.parameters, values, strict=False)
-        arguments = [adapter.validate_python(value) for adapter, value in given]
-        outcome: tuple[str | None, Any] = None, _plain(told.result, function(*arguments), told.name)
-    except Exception as error:
-        outcome = _told(error)
-    return [cpu_s() - before, *outcome]
+        given = zip(signature(function).parameters, values, strict=False)
+        return function, [adapter.validate_python(value) for adapter, value in given]
+    except (ValidationError, ValueError, TypeError) as error:
+        raise Garbled(f"what came is no call of a stage: {str(error)[:500]}") from error
+
+
+def answer(function: Callable[..., Any], result: Any) -> tuple[str | None, Any]:
+    """Return a stage's result as plain data, after no error. Raises TypeError for what it does not return."""
+    told = signature(function)
+    return None, _plain(told.result, result, told.name)
 
 
 def outcome(message: Any, told: Signature) -> Outcome:
@@ -143,9 +161,11 @@ def _plain(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
         raise TypeError(f"{name} is not annotated with what it is given or returns: {error}") from None
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def refusal(error: Exception) -> tuple[str | None, Any]:
     """Return an error as its kind and its sentence: TVM's, and what else is not ours, as text alone."""
     text = str(error)
+    if isinstance(error, ComputeFailed):
+        return type(error).__name__, text[:MAX_TEXT]
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _ALLOCATION_FAILED):
         return _OUT_OF_MEMORY, ""
     if isinstance(error, _EXPECTED):

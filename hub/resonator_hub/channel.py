@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ from resonator.errors import ResonatorError
 MAX_BODY_BYTES = 16 * 2**20
 """How large an outcome may be without its long byte strings: read, it takes up to 64 times as much memory."""
 MAX_PIECES = 2**16
-_LONG = 4096
+LONG = 4096
 """Byte strings from this length on travel beside the body, so that they are not copied into it."""
 _PIECE = 1
 _COUNT, _SIZE, _INDEX = struct.Struct("!I"), struct.Struct("!Q"), struct.Struct("!I")
@@ -26,7 +27,12 @@ class Garbled(ResonatorError):
 def send(channel: socket.socket, message: Any) -> None:
     """Send one message of plain data; byte strings may have any length."""
     pieces: list[bytes] = []
-    body = msgpack.packb(_apart(message, pieces))
+
+    def beside(data: bytes) -> msgpack.ExtType:
+        pieces.append(data)
+        return msgpack.ExtType(_PIECE, _INDEX.pack(len(pieces) - 1))
+
+    body = msgpack.packb(apart(message, beside))
     sizes = [_SIZE.pack(len(part)) for part in (body, *pieces)]
     channel.sendall(b"".join([_COUNT.pack(len(pieces)), *sizes, body]))
     for piece in pieces:
@@ -70,15 +76,12 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _apart(value: Any, pieces: list[bytes]) -> Any:
-    """Return plain data with its long byte strings replaced by their numbers in `pieces`."""
+def apart(value: Any, beside: Callable[[bytes], msgpack.ExtType]) -> Any:
+    """Return plain data for msgpack, in which each long byte string is what `beside` returns for it."""
     if isinstance(value, bytes):
-        if len(value) < _LONG:
-            return value
-        pieces.append(value)
-        return msgpack.ExtType(_PIECE, _INDEX.pack(len(pieces) - 1))
+        return beside(value) if len(value) >= LONG else value
     if isinstance(value, dict):
-        return {key: _apart(item, pieces) for key, item in value.items()}
+        return {key: apart(item, beside) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_apart(item, pieces) for item in value]
+        return [apart(item, beside) for item in value]
     return list(value) if isinstance(value, (set, frozenset)) else value

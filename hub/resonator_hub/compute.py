@@ -6,14 +6,23 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from resonator_hub.calls import ComputeFailed
 from resonator_hub.meter import charge
-from resonator_hub.pool import ComputeFailed, WarmPool
+from resonator_hub.pool import WarmPool
 
 T = TypeVar("T")
 
 __all__ = ["Compute", "ComputeFailed", "WarmPool"]
+
+
+@runtime_checkable
+class Warming(Protocol):
+    """An executor that takes a while before it takes calls."""
+
+    def wait_until_warm(self) -> None:
+        """Block until it takes calls. Raises `ComputeFailed` when it never will."""
 
 
 class Compute:
@@ -32,7 +41,7 @@ class Compute:
 
     async def start(self) -> None:
         """Return when the executor takes calls; those made before wait. Raises `ComputeFailed`."""
-        if isinstance(self._executor, WarmPool):
+        if isinstance(self._executor, Warming):
             await asyncio.to_thread(self._executor.wait_until_warm)
         self._ready.set()
 

@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 import structlog
 
 from resonator import sandbox
-from resonator.errors import ResonatorError
 from resonator_hub import calls, channel, nursery
 from resonator_hub.build import link
+from resonator_hub.calls import ComputeFailed
 
 T = TypeVar("T")
 
@@ -41,10 +41,6 @@ LOAD = "resonator_hub.warm:load"
 
 _VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 _FAMILIES = ("LC_", "PYTHON", "TVM_", "OMP_", "OPENBLAS_")
-
-
-class ComputeFailed(ResonatorError):
-    """A call did not come to a result for reasons of its own process; the sentence says which."""
 
 
 def _environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from resonator.errors import InputInvalid, ResonatorError
+from resonator.errors import InputInvalid, ResonatorError, Unreachable
 from resonator.messages import BlobAbsent, BlobChunk, BlobRequest
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -24,7 +24,7 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class BlobsUnreachable(ResonatorError):
+class BlobsUnreachable(Unreachable):
     """Where blobs are kept could not be reached, or did not do as asked; later it may."""
 
 

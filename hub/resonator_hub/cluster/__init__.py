@@ -1,0 +1,1 @@
+"""Compute on a Dask cluster: its workers run stages as the hub's own pool does, confined."""

@@ -1,0 +1,99 @@
+"""The connection to a Dask scheduler, and the workers behind it made ready for this hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from distributed import Client, Security
+
+from resonator.errors import Unreachable
+from resonator_hub.calls import ComputeFailed
+from resonator_hub.cluster import worker
+from resonator_hub.cluster.worker import Bench, Terms
+
+log = structlog.get_logger(__name__)
+CONNECT_S = 10.0
+WORKERS_S = 30.0
+"""How long a hub that starts waits for the first worker."""
+
+
+class Connection:
+    """A client of the scheduler at `address`, tcp:// or tls://, that is made anew when it was lost.
+
+    Certificates for tls:// are those of Dask's own configuration. Safe to use from many threads.
+    """
+
+    def __init__(self, address: str, terms: Terms) -> None:
+        self._address = address
+        self._terms = terms
+        told = json.dumps(asdict(terms), sort_keys=True)
+        self.bench = f"resonator-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        """The name under which workers have what this hub's terms ask for."""
+        self._client: Any = None
+        self._connecting = threading.Lock()
+        self._closed = False
+
+    def open(self) -> int:
+        """Connect, and return how many threads the workers have. Raises Unreachable when there are none."""
+        try:
+            self._client = self._connect()
+        except (OSError, TimeoutError) as error:
+            told = f"compute: no Dask scheduler answered at {self._address} within {CONNECT_S:g} s"
+            raise Unreachable(told) from error
+        try:
+            self._client.wait_for_workers(1, timeout=WORKERS_S)
+        except TimeoutError as error:
+            told = f"compute: the Dask scheduler at {self._address} had no worker within {WORKERS_S:g} s"
+            self.close()
+            raise Unreachable(told) from error
+        return self.threads()
+
+    def threads(self) -> int:
+        """Return how many threads the workers have at present."""
+        return sum(self.client().nthreads().values())
+
+    def make_ready(self) -> None:
+        """Have all workers, also those to come, load what stages need. Raises ComputeFailed if one cannot."""
+        client = self.client()
+        self._register(client)
+        problems = client.run(worker.problem, self.bench)
+        if unfit := {where: problem for where, problem in problems.items() if problem}:
+            where, problem = min(unfit.items())
+            more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
+            raise ComputeFailed(f"The Dask worker at {where}{more} is of no use: {problem}.")
+
+    def client(self) -> Client:
+        """Return the client, connected again if need be. Raises OSError while there is no scheduler."""
+        with self._connecting:
+            if self._closed:
+                raise ComputeFailed("The connection to the Dask cluster is closed.")
+            if self._client is None:
+                self._client = self._connect()
+                self._register(self._client)
+                log.info("connected to the Dask scheduler again", scheduler=self._address)
+            return self._client
+
+    def lost(self, client: Any) -> None:
+        """Have a new client made when one is wanted next: the scheduler behind this one is gone."""
+        with self._connecting:
+            if self._client is client:
+                self._client = None
+                client.close(timeout=CONNECT_S)
+
+    def close(self) -> None:
+        """Let go of the cluster, which goes on without this hub."""
+        with self._connecting:
+            self._closed = True
+            if self._client is not None:
+                self._client.close(timeout=CONNECT_S)
+
+    def _connect(self) -> Client:
+        return Client(self._address, timeout=CONNECT_S, set_as_default=False, security=Security())
+
+    def _register(self, client: Client) -> None:
+        client.register_plugin(Bench(self._terms), name=self.bench)
