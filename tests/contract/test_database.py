@@ -11,7 +11,7 @@ import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, select, text
 
 from fakes.postgres import Postgres, postgres
 from resonator.failures import Failure, FailureKind
@@ -20,7 +20,7 @@ from resonator.jobspec import Budget, JobBody, Metadata, ModelSpec, TargetSpec, 
 from resonator.messages import Identity, Offer
 from resonator.tensors import TensorSpec
 from resonator_hub import database_url
-from resonator_hub.database import Database, sqlite_url
+from resonator_hub.database import Database, put, sqlite_url
 from resonator_hub.fleet import Registry
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.journal import Journal
@@ -29,7 +29,7 @@ from resonator_hub.records import Catalog, Lesson, Records
 from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import Record
 from resonator_hub.scheduler.events import Measured
-from resonator_hub.tables import METADATA
+from resonator_hub.tables import DEVICES, METADATA
 
 HARDWARE, WORKLOAD = "cpu znver4", "a" * 64
 JOB, TASK = JobId("j"), TaskId("j/t0")
@@ -169,15 +169,30 @@ def test_a_workload_is_tuned_as_far_as_the_most_thorough_job_went(database: Data
     assert records.tuned("other hardware", WORKLOAD) == 0
 
 
+def test_a_write_that_need_not_last_leaves_the_wait_for_the_disk_to_the_next(database: Database) -> None:
+    def level(connection: Connection) -> object:
+        put(connection, DEVICES, ("device",), {"device": "lab/box", "identity": "{}"})
+        return connection.exec_driver_sql("PRAGMA synchronous").scalar() if database.own else "always"
+
+    assert database.write(level, lasting=False) == (1 if database.own else "always")
+    with database.transaction() as connection:
+        assert connection.execute(select(DEVICES.c.device)).scalars().all() == ["lab/box"]
+    with pytest.raises(ZeroDivisionError):
+        database.write(lambda _: 1 // 0, lasting=False)
+    assert database.write(level) == (2 if database.own else "always")
+
+
 def test_a_catalog_tells_what_blobs_are(database: Database) -> None:
     catalog = Catalog(database)
     arguments = (TensorSpec(name="a0", shape=(1, 2), dtype="float32"),)
-    catalog.keep_arguments("k", arguments)
-    catalog.keep_arguments("k", arguments)
+    catalog.keep_programs(WORKLOAD, {f"t{n}": f"p{n // 2}" for n in range(1200)})
+    for _ in range(2):
+        catalog.keep_kernel(WORKLOAD, "t0", "llvm", "k", arguments)
     assert catalog.arguments("k") == arguments
+    assert catalog.kernel(WORKLOAD, "t1", "llvm") == "k"
+    assert catalog.kernel(WORKLOAD, "t2", "llvm") is None
     with pytest.raises(KeyError):
         catalog.arguments("unknown")
-    catalog.keep_programs(WORKLOAD, {f"t{n}": f"p{n // 2}" for n in range(1200)})
     catalog.keep_programs("b" * 64, {"t0": "another"})
     assert catalog.programs(WORKLOAD, ["t0", "t1", "t2", "unknown"]) == {"p0", "p1"}
     assert catalog.programs("b" * 64, ["t0", "t1"]) == {"another"}, "a trace may fit several workloads"

@@ -38,7 +38,7 @@ class Bench:
 
     def profile(self, number: int, data: bytes = b"", *, epoch: int = 1, model: bool = False) -> Profile:
         blob = self.shell.blobs.put(data or f"kernel {number}".encode())
-        self.catalog.keep_arguments(blob, ARGUMENTS)
+        self.catalog.keep_kernel("workload", "trace", "llvm", blob, ARGUMENTS)
         size = self.shell.blobs.read(blob, 0, 0)[1]
         name = CandidateId(f"{JOB}/t0/c{number}")
         return Profile(DEVICE, epoch, JOB, name, blob, size, race_s=0.5, model=model)

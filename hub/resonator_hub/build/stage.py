@@ -28,8 +28,7 @@ async def perform(command: Build, shop: Workshop) -> KernelBuilt | BuildFailed:
         shop.catalog.keep_unbuildable(command.candidate, command.trace, command.workload, command.target)
         return BuildFailed(shop.now(), command.job, command.candidate, kernel, took_s)
     digest = await asyncio.to_thread(shop.blobs.put, kernel.library)
-    shop.catalog.keep_arguments(digest, kernel.arguments)
-    shop.catalog.keep_kernel(command.workload, command.trace, command.target, digest)
+    shop.catalog.keep_kernel(command.workload, command.trace, command.target, digest, kernel.arguments)
     size = len(kernel.library)
     return KernelBuilt(shop.now(), command.job, command.candidate, digest, size, took_s)
 

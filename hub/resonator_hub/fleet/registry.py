@@ -33,7 +33,8 @@ class Registry:
         if self._identities.get(device) == identity:
             return
         row = {"device": device, "identity": identity.model_dump_json()}
-        self._database.write(lambda connection: put(connection, DEVICES, ("device",), row))
+        # Lost with the power, it is told again; the event that speaks of it would be lost, too.
+        self._database.write(lambda connection: put(connection, DEVICES, ("device",), row), lasting=False)
         self._identities[device] = identity
 
     def note(self, device: DeviceId, telemetry: Telemetry, at: float) -> None:

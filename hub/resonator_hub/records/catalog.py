@@ -20,7 +20,10 @@ _ARGUMENTS = TypeAdapter(tuple[TensorSpec, ...])
 
 
 class Catalog:
-    """Facts about blobs, each written once: a blob's digest never comes to mean something else."""
+    """Facts about blobs, each written once: a blob's digest never comes to mean something else.
+
+    They are on disk as soon as an event is that speaks of them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,15 +60,19 @@ class Catalog:
                 found.update(connection.execute(query.where(PROGRAMS.c.trace.in_(chunk))).scalars())
         return frozenset(found)
 
-    def keep_kernel(self, workload: str, trace: str, target: str, kernel: str) -> None:
-        """Note the kernel that a scheduled workload has become on a target."""
+    def keep_kernel(
+        self, workload: str, trace: str, target: str, kernel: str, arguments: tuple[TensorSpec, ...]
+    ) -> None:
+        """Note the kernel that a scheduled workload has become on a target, and what it takes."""
+        row = {"kernel": kernel, "arguments": _ARGUMENTS.dump_json(arguments).decode()}
 
         def work(connection: Connection) -> None:
+            insert_once(connection, KERNELS, ("kernel",), row)
             build = _build(connection, workload, trace, target)
             if build is not None:
                 insert_once(connection, BUILDS, ("build",), {"build": build, "kernel": kernel})
 
-        self._database.write(work)
+        self._database.write(work, lasting=False)
 
     def kernel(self, workload: str, trace: str, target: str) -> str | None:
         """Return the kernel of a scheduled workload, if this version has built it for this target."""
@@ -84,11 +91,6 @@ class Catalog:
         with self._database.transaction() as connection:
             return frozenset(connection.execute(select(UNBUILDABLE.c.trace).where(*where)).scalars())
 
-    def keep_arguments(self, kernel: str, arguments: tuple[TensorSpec, ...]) -> None:
-        """Note what a kernel takes."""
-        row = {"kernel": kernel, "arguments": _ARGUMENTS.dump_json(arguments).decode()}
-        self._keep(KERNELS, ("kernel",), [row])
-
     def arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
         """Return what a kernel takes; raises KeyError for one that was never built here."""
         query = select(KERNELS.c.arguments).where(KERNELS.c.kernel == kernel)
@@ -105,7 +107,7 @@ class Catalog:
             for row in rows:
                 insert_once(connection, table, key, row)
 
-        self._database.write(work)
+        self._database.write(work, lasting=False)
 
 
 def _build(connection: Connection, workload: str, trace: str, target: str) -> str | None:

@@ -49,6 +49,8 @@ class Records:
     def keep(self, record: Record) -> bool:
         """Keep a record once for its candidate; return whether it is new.
 
+        What a loss of power takes with it is made anew from the journal, which has the result.
+
         The latency is the median of the means. A raced candidate counts as slow as its fastest single run
         was. A device's failures are no records.
         """
@@ -56,7 +58,9 @@ class Records:
         if failure is not None and failure.kind.fault is not Fault.KERNEL:
             return False
         row = _row(record)
-        return self._database.write(lambda connection: insert_once(connection, RECORDS, ("candidate",), row))
+        return self._database.write(
+            lambda connection: insert_once(connection, RECORDS, ("candidate",), row), lasting=False
+        )
 
     def tried(self, hardware: str, workload: str) -> tuple[Known, ...]:
         """Return everything measured for a workload on this hardware, in order of measurement."""
