@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from resonator.failures import Failure
+from resonator_hub.build.kernel import Kernel, build
 from resonator_hub.frontends import ModelInvalid
 
 
@@ -144,6 +146,17 @@ def _start_own() -> None:
     own = Path("own")
     shutil.copyfile(sys.executable, own)
     os.execv(own, ["own", "-c", ""])
+
+
+def announce_and_build(workload: bytes, trace: bytes, target: str) -> Kernel | Failure:
+    """Build, and tell whoever reads the pipe here that it has begun, and in which process."""
+    with open("started", "w") as fifo:
+        fifo.write(str(os.getpid()))
+    return build(workload, trace, target)
+
+
+def reverse(data: bytes) -> bytes:
+    return data[::-1]
 
 
 def leave_behind() -> None:

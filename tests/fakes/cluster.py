@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from distributed import Client
@@ -15,16 +20,30 @@ WAIT_S = 60.0
 TESTS = Path(__file__).parents[1]
 
 
+@dataclass
+class DaskWorker:
+    """A worker's process, and the folder in which it keeps what is temporary."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+
 class DaskCluster:
     """A scheduler, and workers of one thread each; what they log is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.workers: list[DaskWorker] = []
+        self.port = free_port()
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler is."""
+        return f"tcp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> DaskCluster:
-        self._start("scheduler", "--host", "127.0.0.1", "--port", self.address.rpartition(":")[2])
+        self._start("scheduler", self._folder, "--port", str(self.port))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,41 +52,77 @@ class DaskCluster:
         for process in self._processes:
             process.wait()
 
-    def add_workers(self, count: int) -> list[subprocess.Popen[bytes]]:
-        """Start so many workers and return their processes when they have joined."""
-        options = (
-            "--local-directory",
-            str(self._folder),
-            "--no-nanny",
-            "--nthreads",
-            "1",
-            "--memory-limit",
-            "0",
-            "--host",
-            "127.0.0.1",
-        )
-        began = [self._start("worker", self.address, *options) for _ in range(count)]
+    def add_workers(self, count: int) -> None:
+        """Start so many workers and return when they have joined."""
+        for _ in range(count):
+            folder = self._folder / f"worker-{len(self.workers)}"
+            folder.mkdir()
+            options = (
+                "--no-nanny",
+                "--nthreads",
+                "1",
+                "--memory-limit",
+                "0",
+                "--local-directory",
+                str(folder),
+            )
+            process = self._start("worker", folder, self.address, *options)
+            self.workers.append(DaskWorker(process, folder))
         with Client(self.address, timeout=WAIT_S, set_as_default=False) as client:
-            known = len(client.scheduler_info()["workers"])
-            client.wait_for_workers(max(known, count), timeout=WAIT_S)
-        return began
+            client.wait_for_workers(len(self.workers), timeout=WAIT_S)
 
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            f"distributed.cli.dask_{what}",
-            *options,
-            "--dashboard-address",
-            "127.0.0.1:0",
-        ]
-        with open(self._folder / f"{what}-{len(self._processes)}.log", "wb") as log:
+    def _start(self, what: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--host", "127.0.0.1", *options]
+        with open(folder / f"{what}.log", "wb") as log:
             process = subprocess.Popen(
-                command,
+                [*command, "--dashboard-address", "127.0.0.1:0"],
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
-                env=os.environ | {"PYTHONPATH": str(TESTS)},
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(TESTS), "TMPDIR": str(folder)},
             )
         self._processes.append(process)
         return process
+
+
+class CountingRelay:
+    """A relay in front of a scheduler that counts what passes, in bytes, both ways."""
+
+    def __init__(self, port: int) -> None:
+        self.count = 0
+        self._counting = threading.Lock()
+        relay = self
+
+        class Connection(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with socket.create_connection(("127.0.0.1", port)) as far:
+                    back = threading.Thread(target=relay._pump, args=(far, self.request))
+                    back.start()
+                    relay._pump(self.request, far)
+                    back.join()
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection)
+        self._serving = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler seems to be."""
+        return f"tcp://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> CountingRelay:
+        self._serving.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._serving.join()
+        self._server.server_close()  # waits for the connections, which their client has closed
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                with self._counting:
+                    self.count += len(data)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
