@@ -1,0 +1,70 @@
+"""A hub in the simulated world: the real one, but for its bus, its compute and its disk."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resonator.bus.backoff import Backoff
+from resonator.bus.mqtt import MqttBus
+from resonator.ids import JobId
+from resonator_hub.database import Database
+from resonator_hub.hub import Hub, Identity
+from resonator_hub.journal import Journal
+from resonator_hub.rules import Rules, began
+from simulation.world import disk
+from simulation.world.chance import stream
+from simulation.world.computing import SlowCompute
+from simulation.world.host import Host
+from simulation.world.network import CLOUD
+from simulation.world.process import Process
+
+if TYPE_CHECKING:
+    from simulation.world.fleet import World
+
+SITE = "local"
+
+
+class SimulatedHub:
+    """A hub of some name at the cloud's broker, with a state directory of its own."""
+
+    def __init__(self, world: World, name: str, folder: Path, rules: Rules) -> None:
+        self.world, self.name = world, name
+        self.host = Host(world, name, self.run)
+        self.blobs = disk.Blobs(folder / "blobs", self.host.disk)
+        self.hub: Hub | None = None
+        self._rules = rules
+        self._random = stream(world.seed, f"hub {name}")
+        self.database = world.databases.create(name, self.host.disk)
+
+    async def run(self, process: Process) -> None:
+        """Be a hub from its start to its end, as `resonator_hub.bootstrap` puts it together."""
+        database = Database(disk.engine())
+        process.at_death.append(self.database.rollback)
+        stop = asyncio.Event()
+        database.on_end(lambda _error: stop.set())
+        journal = Journal(database)
+        slots, rules = 2, began(journal) or self._rules
+        identity = Identity(SITE, self.name, journal.length() + 1, slots, rules)
+        backoff = Backoff(random=random.Random(self._random.random()))
+        bus = MqttBus(
+            f"mqtt://{CLOUD}:1883", client_id=f"hub-{self.name}", will=identity.will, backoff=backoff
+        )
+        compute = SlowCompute(self._random, slots)
+        hub = self.hub = Hub(identity, bus, compute, database, self.blobs)
+        await hub.prepare()
+        self._remembers(hub)
+        async with bus:
+            await hub.run(stop)
+
+    def _remembers(self, hub: Hub) -> None:
+        """Nothing that was accepted may be unknown after a restart."""
+        for job in self.world.watch.accepted:
+            if self.world.accepted_by.get(job) != self.name:
+                continue
+            try:
+                hub.scheduler.status(JobId(job))
+            except KeyError:
+                self.world.watch.violated(f"{self.name} has forgotten the accepted job {job}")
