@@ -58,6 +58,7 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.scheduler = Scheduler(knobs=KNOBS)
+        self.twin: Scheduler | None = None
         self.journal: list[e.Event] = []
         self.asked: list[c.Command] = []
         self.down: list[c.Command] = []
@@ -76,7 +77,10 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
     def feed(self, event: e.Event) -> None:
         self.journal.append(event)
         self.forget_leases(event)
-        for command in self.scheduler.step(event):
+        commands = self.scheduler.step(event)
+        if self.twin is not None:
+            assert self.twin.step(event) == commands, "what was saved and restored decides the same"
+        for command in commands:
             self.perform(command)
 
     def forget_leases(self, event: e.Event) -> None:
@@ -254,14 +258,26 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
         assert records == self.records
         assert self.scheduler.statuses(100) == before.statuses(100)
         assert self.scheduler.devices() == before.devices()
+        assert self.scheduler.save() == before.save()
         self.asked = []
         self.feed(e.HubStarted(self.now, SLOTS))
+
+    @rule()
+    def save_and_restore(self) -> None:
+        """From here on a copy decides, and the original is asked whether it would decide the same."""
+        saved, ended = self.scheduler.save(), list(self.scheduler.ended())
+        copy = Scheduler(knobs=KNOBS)
+        copy.restore(saved, ended)
+        assert copy.save() == saved
+        assert list(copy.ended()) == ended
+        self.scheduler, self.twin = copy, self.scheduler
 
     # --- what always holds ----------------------------------------------------------------------------
 
     @invariant()
     def the_drained_are_told_from_the_others(self) -> None:
         for report in self.scheduler.devices():
+            assert self.twin is None or report in self.twin.devices()
             assert (report.drained is not None) == (report.device in self.drained)
             assert report.drained is None or report.health == "maintenance"
 
@@ -269,6 +285,7 @@ class SchedulerInRoughWeather(RuleBasedStateMachine):
     def trials_are_within_budget_and_results_are_counted(self) -> None:
         for job, budget in self.jobs.items():
             status = self.scheduler.status(job)
+            assert self.twin is None or status == self.twin.status(job)
             assert status.trials <= budget
             recorded = sum(name.startswith(f"{job}/") for name in self.records)
             assert recorded <= status.trials

@@ -40,8 +40,7 @@ class Ranked(Generic[Item]):
 
     def tidy(self) -> None:
         """Let go of what was removed or moved; nothing else changes."""
-        self._heap = [one for one in self._heap if self._entries.get(one[1]) == (one[0], one[2])]
-        heapq.heapify(self._heap)
+        self._heap = sorted(one for one in self._heap if self._entries.get(one[1]) == (one[0], one[2]))
 
     def best(self, rank_of: Callable[[Item], Rank] | None = None) -> tuple[Rank, Item] | None:
         """Return the item of lowest rank without removing it, or None when there is none.
