@@ -52,8 +52,9 @@ class DaskCluster:
         for process in self._processes:
             process.wait()
 
-    def add_workers(self, count: int) -> None:
-        """Start so many workers and return when they have joined."""
+    def add_workers(self, count: int, python_path: Path | None = None) -> None:
+        """Start so many workers, that find Python packages there first; return when they have joined."""
+        running = sum(worker.process.poll() is None for worker in self.workers)
         for _ in range(count):
             folder = self._folder / f"worker-{len(self.workers)}"
             folder.mkdir()
@@ -66,12 +67,15 @@ class DaskCluster:
                 "--local-directory",
                 str(folder),
             )
-            process = self._start("worker", folder, self.address, *options)
+            process = self._start("worker", folder, self.address, *options, python_path=python_path)
             self.workers.append(DaskWorker(process, folder))
         with Client(self.address, timeout=WAIT_S, set_as_default=False) as client:
-            client.wait_for_workers(len(self.workers), timeout=WAIT_S)
+            client.wait_for_workers(running + count, timeout=WAIT_S)
 
-    def _start(self, what: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    def _start(
+        self, what: str, folder: Path, *options: str, python_path: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        paths = ":".join(str(path) for path in (python_path, TESTS) if path)
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--host", "127.0.0.1", *options]
         with open(folder / f"{what}.log", "wb") as log:
             process = subprocess.Popen(
@@ -79,7 +83,7 @@ class DaskCluster:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(TESTS), "TMPDIR": str(folder)},
+                env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(folder)},
             )
         self._processes.append(process)
         return process

@@ -212,6 +212,29 @@ async def test_an_operator_is_tuned_there_and_a_build_outlives_its_worker(
     pipes.close()
 
 
+async def test_a_worker_of_another_version_that_joins_gets_no_calls(
+    compute: Compute, cluster: DaskCluster, folder: Path
+) -> None:
+    fake = folder / "other" / "apache_tvm-9.9.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: apache-tvm\nVersion: 9.9\n")
+    running = len([worker for worker in cluster.workers if worker.process.poll() is None])
+    await asyncio.to_thread(cluster.add_workers, 1, python_path=fake.parent)
+
+    sums = await asyncio.gather(
+        *(compute.run(calls.add, 1, n, timeout_s=TIMEOUT_S) for n in range(8 * (running + 1)))
+    )
+
+    assert sums == [1 + n for n in range(8 * (running + 1))]
+    log = cluster.workers[-1].folder / "worker.log"
+    await asyncio.wait_for(_says(log, "it has apache-tvm 9.9, the hub "), TIMEOUT_S)
+
+
+async def _says(log: Path, sentence: str) -> None:
+    while sentence not in log.read_text():
+        await asyncio.sleep(0)
+
+
 class Pipes:
     """A pipe at each worker, by which calls there tell that they have begun."""
 

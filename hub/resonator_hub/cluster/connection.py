@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +24,10 @@ WORKERS_S = 30.0
 """How long a hub that starts waits for the first worker."""
 
 
+LOOK_S = 10.0
+"""How often it looks which workers are fit for its calls."""
+
+
 class Connection:
     """A client of the scheduler at `address`, tcp:// or tls://, that is made anew when it was lost.
 
@@ -37,6 +43,9 @@ class Connection:
         self._client: Any = None
         self._connecting = threading.Lock()
         self._closed = False
+        self._fit: list[str] | None = None
+        self._looked_at = -math.inf
+        self._looking = threading.Lock()
 
     def open(self) -> int:
         """Connect, and return how many threads the workers have. Raises Unreachable when there are none."""
@@ -66,6 +75,24 @@ class Connection:
             where, problem = min(unfit.items())
             more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
             raise ComputeFailed(f"The Dask worker at {where}{more} is of no use: {problem}.")
+
+    def fit(self) -> list[str] | None:
+        """Return the workers that can run calls, None if all can: of another version some may have joined."""
+        with self._looking:
+            if time.monotonic() > self._looked_at + LOOK_S:
+                client = self.client()
+                problems = client.run(worker.problem, self.bench, on_error="return")
+                fit = [where for where, problem in problems.items() if problem == ""]
+                if not fit:
+                    self._register(client)  # a scheduler that was started again does not know of us
+                self._fit = fit if fit and len(fit) < len(problems) else None
+                self._looked_at = time.monotonic()
+            return self._fit
+
+    def look_again(self) -> None:
+        """Have the workers looked at before the next call: one was not fit for its own."""
+        with self._looking:
+            self._looked_at = -math.inf
 
     def client(self) -> Client:
         """Return the client, connected again if need be. Raises OSError while there is no scheduler."""

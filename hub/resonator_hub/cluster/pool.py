@@ -32,7 +32,7 @@ RETRIES = 2
 END_S = 5.0
 """How long a hub that is stopped waits for workers to hear of it."""
 ATTEMPTS = 3
-"""How often a call is made anew because the scheduler was lost."""
+"""How often a call is made, should its scheduler be lost, or its worker turn out not to be fit for it."""
 
 
 class _Errand(Future[Any]):
@@ -142,13 +142,15 @@ class ClusterPool(Executor):
             self._clear(errand)
 
     def _carried_out(self, errand: _Errand, parcel: bytes) -> bytes:
-        """Return what a worker answers to a call, which is made again when its scheduler was lost."""
-        for _ in range(ATTEMPTS):
+        """Return what a worker answers to a call, which is made again if the cluster failed it."""
+        for attempt in range(ATTEMPTS):
             if errand.unwanted:
                 break
             client = self._cluster.client()
             try:
-                return self._ask(client, errand, parcel)
+                if (answer := self._ask(client, errand, parcel, attempt)) != worker.UNFIT:
+                    return answer
+                self._cluster.look_again()
             except KilledWorker as error:
                 told = f"its workers died one after the other, at last {error.last_worker}"
                 raise ComputeFailed(told) from None
@@ -157,17 +159,17 @@ class ClusterPool(Executor):
                     log.warning("a call was lost with its scheduler", call=errand.key, reason=str(error))
                     self._cluster.lost(client)
         raise ComputeFailed(
-            "it was given up" if errand.unwanted else "its scheduler was lost again and again"
+            "it was given up" if errand.unwanted else f"the cluster failed it {ATTEMPTS} times"
         )
 
-    def _ask(self, client: Client, errand: _Errand, parcel: bytes) -> bytes:
+    def _ask(self, client: Client, errand: _Errand, parcel: bytes, attempt: int) -> bytes:
         future = client.submit(
             worker.perform,
             self._cluster.bench,
             errand.key,
             parcel,
-            key=errand.key,
-            pure=False,
+            key=f"{errand.key}-{attempt}",
+            workers=self._cluster.fit(),
             retries=RETRIES,
         )
         give_up = partial(self._give_up, client, errand.key, future)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import structlog
 from distributed import WorkerPlugin, get_worker
 
 from resonator.errors import ResonatorError
@@ -20,6 +21,8 @@ from resonator_hub import calls
 from resonator_hub.cluster.parcels import Parcels
 from resonator_hub.pool import LOAD, WarmPool
 
+log = structlog.get_logger(__name__)
+UNFIT = b""
 REMEMBERED = 1000
 
 
@@ -66,10 +69,8 @@ class Bench(WorkerPlugin):  # type: ignore[misc]
         self._pool: WarmPool | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="resonator-near-", ignore_cleanup_errors=True)
         self.problem = await asyncio.to_thread(self._prepare, worker.state.nthreads)
-        if self.problem and not worker.periodic_callbacks["heartbeat"].is_running():
-            # It is joining, and nobody would hear of it: better no worker than one at which every call fails.
-            self._closing = asyncio.ensure_future(worker.close(reason=self.problem))
-            raise RuntimeError(self.problem)
+        if self.problem:
+            log.warning("this worker is of no use to a hub", worker=worker.address, reason=self.problem)
 
     def _prepare(self, slots: int) -> str:
         found = versions()
@@ -95,7 +96,7 @@ class Bench(WorkerPlugin):  # type: ignore[misc]
     def perform(self, key: str, parcel: bytes) -> bytes:
         """Run a call in the pool and return its outcome, packed: seconds, kind of error, value."""
         if self.problem or self._pool is None:
-            raise RuntimeError(self.problem)
+            return UNFIT
         function, arguments = calls.read(self._parcels.unpack(key, parcel), self.terms.packages)
         call = self._calls[key] = self._pool.submit(function, *arguments)
         if key in self._unwanted:
@@ -116,22 +117,23 @@ class Bench(WorkerPlugin):  # type: ignore[misc]
 
 
 def perform(bench: str, key: str, parcel: bytes) -> bytes:
-    """Run a call on the bench of that name, in a worker's thread."""
-    return _bench(bench, get_worker()).perform(key, parcel)
+    """Run a call on the bench of that name, in a worker's thread; UNFIT is the answer of one that cannot."""
+    found = _bench(bench, get_worker())
+    return UNFIT if found is None else found.perform(key, parcel)
 
 
 def give_up(bench: str, key: str, dask_worker: Any) -> None:
     """End a call at whichever worker has it; to be run on all of them."""
-    _bench(bench, dask_worker).give_up(key)
+    if (found := _bench(bench, dask_worker)) is not None:
+        found.give_up(key)
 
 
 def problem(bench: str, dask_worker: Any) -> str:
     """Return why this worker cannot work for the hub, empty when it can."""
-    return _bench(bench, dask_worker).problem
+    found = _bench(bench, dask_worker)
+    return "it was not made ready" if found is None else found.problem
 
 
-def _bench(name: str, worker: Any) -> Bench:
-    found = worker.plugins.get(name)
-    if not isinstance(found, Bench):
-        raise RuntimeError(f"{worker.address} was not made ready for this hub")
+def _bench(name: str, worker: Any) -> Bench | None:
+    found: Bench | None = worker.plugins.get(name)
     return found
