@@ -57,6 +57,7 @@ class ScriptedHub:
         ):
             self.peer.on(kind, self._hear)
         self.peer.on(BlobRequest, self._serve)
+        self.peer.on_bridge(lambda *_: None)
 
     async def say(self, channel: str, message: Message) -> None:
         await self.peer.send(topics.device_dn(self.site, NAME, channel), message)

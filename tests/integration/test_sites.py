@@ -13,8 +13,11 @@ import pytest
 
 import small_models
 from fakes.guarantees import Books, Evidence, breaches, read_books, unfetchable
+from fakes.kernels import build_c, push
 from fakes.link import DSL
 from fakes.programs import LONG_S, Program, small_order
+from fakes.scripted_hub import ScriptedHub, scripted
+from fakes.sender import sender
 from fakes.sites import SITES, Federation, Site, federation
 from fakes.stories import AgentLife, read
 from resonator.bus import codec, topics
@@ -22,12 +25,13 @@ from resonator.bus.mqtt import MqttBus
 from resonator.bus.peer import Peer, Received
 from resonator.ids import JobId, device_id
 from resonator.jobspec import Measure, TuningJob
-from resonator.messages import Ack, JobState, KernelResult
+from resonator.messages import Ack, DeviceState, JobState, KernelResult, Status, WindowOpened
 from resonator_agent.outbox import Outbox
 from resonator_hub.database import Database
 from resonator_hub.journal import JOURNAL
 
-TRIALS = 24
+TRIALS = 20
+LEAST_QUEUE = 100
 WINDOW_S = 5
 """A lease as short as can be: another box has the kernels of one that is cut off a few seconds later."""
 
@@ -47,7 +51,7 @@ async def test_a_job_on_slow_links_outlives_one_that_is_cut(
     model.write_bytes(small_models.perceptron())
     async with federation(tmp_path) as fed:
         hub = await fed.start_hub("--slots", "1")
-        boxes = {name: await fed.start_agent(name, "box") for name in SITES}
+        boxes = dict(zip(SITES, await started(fed), strict=True))
         for site in fed.sites.values():
             site.link.slow(DSL)
         async with fed.client("south", timeout=30.0) as client:
@@ -68,9 +72,70 @@ async def test_a_job_on_slow_links_outlives_one_that_is_cut(
             status = await asyncio.wait_for(client.wait(job), LONG_S)
             assert (status.state, status.trials) == (JobState.SUCCEEDED, TRIALS), status.failure
             assert await unfetchable(client, books(fed), tmp_path) == []
-        codes = [await program.end(signal.SIGINT) for program in (*boxes.values(), hub)]
-    assert codes == [0, 0, 0, 0]
+        assert await asyncio.gather(*(box.end(signal.SIGINT) for box in boxes.values())) == [0, 0, 0]
+        assert await hub.end(signal.SIGINT) == 0
     check(fed, boxes, job, [result.candidate for result in kept.values()], cut.name)
+
+
+@pytest.mark.parametrize("noticed", [False, pytest.param(True, marks=pytest.mark.nightly)])
+async def test_a_box_behind_a_silent_link_measures_on_and_reports_later(
+    noticed: bool, tmp_path: Path
+) -> None:
+    kernel, kernels = build_c("slow", tmp_path), [f"job/t0/c{number}" for number in range(8)]
+    async with federation(tmp_path, ["north"]) as fed:
+        site = fed.sites["north"]
+        async with scripted(fed.cloud.outer_url, tmp_path, "north") as hub, acknowledgements(site) as taken:
+            box = await fed.start_agent("north", "box")
+            await hub.wait(DeviceState, lambda state: state.status is Status.IDLE)
+            await hub.grant(1)
+            await hub.wait(WindowOpened)
+            for candidate in kernels:
+                await hub.say("kernel", push(candidate, kernel))
+            await box.logged(kernels[0])
+            site.link.silence()
+            await box.logged(kernels[-1])
+            if noticed:  # by the keepalive only, which takes its time
+                await fed.cloud.logged("exceeded timeout")
+            kept = results(fed, "north")
+            assert kernels[-1] in {result.candidate for result in kept.values()}
+            assert kernels[-1] not in reported(hub)
+            await site.link.restore()
+            await taken(kept)
+            assert await box.end(signal.SIGINT) == 0
+            assert set(reported(hub)) == set(kernels)
+            assert len(set(hub.ids(KernelResult))) == len(kernels)
+    assert results(fed, "north") == {}
+
+
+@pytest.mark.parametrize("mishap", ["full", "killed"])
+async def test_what_a_sites_broker_loses_comes_again(mishap: str, tmp_path: Path) -> None:
+    """More results than its queue holds, or its death with the queue: boxes still have them all."""
+    async with federation(tmp_path, ["north"], max_queued=LEAST_QUEUE) as fed:
+        site = fed.sites["north"]
+        async with (
+            scripted(fed.cloud.outer_url, tmp_path, "north") as hub,
+            sender(site.broker.outer_url, "north", tmp_path) as box,
+        ):
+            site.link.cut()
+            await box.report(3 * LEAST_QUEUE)
+            if mishap == "full":
+                await site.broker.logged("Outgoing messages are being dropped")
+            else:
+                await site.broker.end(signal.SIGKILL)
+                await site.broker.start()
+            await site.link.restore()
+            await fed.cloud.logged("as north/broker/", count=2)
+            await box.insist()
+            assert reported(hub) == Counter(f"job/t0/c{number}" for number in range(3 * LEAST_QUEUE))
+
+
+def reported(hub: ScriptedHub) -> Counter[str]:
+    """Count the results by candidate that a hub has taken, repetitions left out as it leaves them out."""
+    return Counter(
+        received.message.candidate
+        for received in hub.heard
+        if isinstance(received.message, KernelResult) and not received.repeated
+    )
 
 
 def check(fed: Federation, boxes: dict[str, Program], job: JobId, late: Iterable[str], site: str) -> None:
@@ -86,19 +151,24 @@ def check(fed: Federation, boxes: dict[str, Program], job: JobId, late: Iterable
     assert all(not results(fed, name) for name in boxes)
 
 
+async def started(fed: Federation) -> list[Program]:
+    """Start a box at each site."""
+    return await asyncio.gather(*(fed.start_agent(name, "box") for name in SITES))
+
+
 async def first_measuring(boxes: dict[str, Program]) -> str:
     """Return the site whose box is the first that has measured a kernel."""
-    waiting = {asyncio.ensure_future(box.logged("/t0/c")): name for name, box in boxes.items()}
+    waiting = {asyncio.create_task(box.logged("/t0/c")): name for name, box in boxes.items()}
     done = await first(waiting)
     return waiting[done]
 
 
 async def anybody_logs(boxes: Iterable[Program], text: str) -> None:
     """Wait until one of the boxes tells of something."""
-    await first([asyncio.ensure_future(box.logged(text)) for box in boxes])
+    await first([asyncio.create_task(box.logged(text)) for box in boxes])
 
 
-async def first(waiting: Iterable[asyncio.Future[None]]) -> asyncio.Future[None]:
+async def first(waiting: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
     """Return the one that is done first, and give up the others."""
     done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for one in others:
