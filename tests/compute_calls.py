@@ -49,8 +49,18 @@ def burn_in_vain(seconds: float) -> None:
     raise ModelInvalid("No.")
 
 
+def parent() -> int:
+    return os.getppid()
+
+
 def crash() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def die_in(place: str) -> str:
+    if folder() == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return folder()
 
 
 def hoard() -> int:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import queue
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,27 +25,17 @@ from resonator import sandbox
 from resonator_hub import calls, channel, nursery
 from resonator_hub.build import link
 from resonator_hub.calls import ComputeFailed
+from resonator_hub.matron import Matron
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
-START_TIMEOUT_S = 120.0
-END_TIMEOUT_S = 5.0
 MEMORY_BYTES = 4 * 2**30
 CPU_S = 7200.0
 """The processor time after which the kernel ends a call, should the hub not get round to it before."""
 LOAD = "resonator_hub.warm:load"
-
-
-_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
-_FAMILIES = ("LC_", "PYTHON", "TVM_", "OMP_", "OPENBLAS_")
-
-
-def _environment() -> dict[str, str]:
-    """Return what workers are told of the hub's environment, in which a database's password may be."""
-    return {
-        name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith(_FAMILIES)
-    }
+ATTEMPTS = 2
+"""How many workers may die over a call: the first death may be the doing of somebody else."""
 
 
 class _Call(Future[Any]):
@@ -152,8 +140,6 @@ class WarmPool(Executor):
     ) -> None:
         self.slots = slots
         self._memory_bytes = memory_bytes
-        self._control, theirs = socket.socketpair()
-        self._forking = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._running: set[_Call] = set()
         self._closed = False
@@ -170,35 +156,14 @@ class WarmPool(Executor):
             memory_bytes=memory_bytes,
             cpu_s=cpu_s,
         )
-        with theirs:
-            self._nursery = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "resonator_hub.nursery",
-                    str(theirs.fileno()),
-                    json.dumps(asdict(terms)),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-                start_new_session=True,  # a worker has no terminal that it could type on
-            )
+        self._matron = Matron(terms)
         self._threads = [
             threading.Thread(target=self._serve, name=f"compute-{slot}", daemon=True) for slot in range(slots)
         ]
 
     def wait_until_warm(self) -> None:
         """Block until TVM is loaded, about 4 s. Raises `ComputeFailed` if that fails."""
-        self._control.settimeout(START_TIMEOUT_S)
-        try:
-            ready = self._control.recv(1)
-        except TimeoutError:
-            raise ComputeFailed(f"TVM was not loaded within {START_TIMEOUT_S:.0f} s.") from None
-        if ready != nursery.READY:
-            raise ComputeFailed("The compute pool did not start: loading TVM failed.")
-        self._control.settimeout(None)
+        self._matron.wait_until_warm()
         for thread in self._threads:
             thread.start()
 
@@ -228,18 +193,8 @@ class WarmPool(Executor):
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-        self._end_nursery()
+        self._matron.end(patience=any(thread.ident is not None for thread in self._threads))
         self._folder.cleanup()
-
-    def _end_nursery(self) -> None:
-        """Have the nursery end what workers there are; one that is still loading is killed."""
-        self._control.shutdown(socket.SHUT_RDWR)  # not closed: somebody may wait here for it to get warm
-        if any(thread.ident is not None for thread in self._threads):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._nursery.wait(END_TIMEOUT_S)
-        self._nursery.kill()
-        self._nursery.wait()
-        self._control.close()
 
     def _give_up(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -254,29 +209,39 @@ class WarmPool(Executor):
         """Be a slot: take one call after the other, with one worker for as long as it lives."""
         worker: _Worker | None = None
         while (call := self._calls.get()) is not None:
-            if not call.set_running_or_notify_cancel():
-                continue
+            if call.set_running_or_notify_cancel():
+                worker = self._run(call, worker)
+        if worker is not None:
+            worker.close()
+
+    def _run(self, call: _Call, worker: _Worker | None) -> _Worker | None:
+        """Have a call run, by this worker if there is one; return the worker if it is still good."""
+        for _ in range(ATTEMPTS):
             try:
                 worker = worker or self._fork()
             except (ComputeFailed, channel.Garbled, OSError) as error:
                 call.set_exception(ComputeFailed(f"{call.name} did not run: {error}"))
-                continue
+                return None
             self._running.add(call)
             outcome = call.run_on(worker)
             self._running.discard(call)
-            if not self._settle(call, outcome) or call.signature.once:
-                worker.close()
-                worker = None
+            if outcome is not None or call.unwanted:
+                break
+            worker.close()
+            worker = None
+        if self._settle(call, outcome) and not call.signature.once:
+            return worker
         if worker is not None:
             worker.close()
+        return None
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        with theirs, self._forking:
+        with theirs:
             number = next(self._numbers)
             folder = Path(self._folder.name, str(number))
-            folder.mkdir(mode=0o700)
-            socket.send_fds(self._control, [nursery.FORK.pack(number)], [theirs.fileno()])
+            folder.mkdir(mode=0o700, parents=True)  # a nursery that ended may have taken all of them with it
+            self._matron.fork(number, theirs)
         worker = _Worker(ours, folder, self._memory_bytes)
         missing = {sandbox.LANDLOCK, sandbox.SECCOMP}.difference(worker.layers)
         if missing and not self._told_of:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -95,6 +96,19 @@ async def test_a_crash_costs_only_its_call(compute: Compute) -> None:
         await compute.run(calls.crash, timeout_s=TIMEOUT_S)
     assert await other == 2
     assert await compute.run(calls.add, 1, 2, timeout_s=TIMEOUT_S) == 3
+
+
+async def test_a_call_whose_worker_is_killed_is_run_by_another(single: Compute) -> None:
+    first = await single.run(calls.folder, timeout_s=TIMEOUT_S)
+    assert await single.run(calls.die_in, first, timeout_s=TIMEOUT_S) != first
+
+
+async def test_a_nursery_that_is_killed_is_replaced(single: Compute) -> None:
+    nursery = await single.run(calls.parent, timeout_s=TIMEOUT_S)
+    os.kill(nursery, signal.SIGKILL)
+    while await single.run(calls.parent, timeout_s=TIMEOUT_S) == nursery:
+        pass  # its last worker has not heard of it yet
+    assert await single.run(calls.add, 1, 2, timeout_s=TIMEOUT_S) == 3
 
 
 async def test_a_spinning_call_is_ended_at_its_timeout_and_its_slot_works_again(compute: Compute) -> None:
