@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resonator.cli import bundles, devices, jobs, logs, sites, submit
+from resonator.cli import bundles, devices, doctor, jobs, logs, sites, submit
 from resonator.cli.exits import reported
 from resonator.cli.verbs import add_verbs
 
@@ -65,6 +65,7 @@ def make_app() -> typer.Typer:
         devices.drain,
         devices.undrain,
         sites.sites,
+        doctor.doctor,
         bundles.run,
         bundles.bench,
     ):

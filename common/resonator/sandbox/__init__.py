@@ -17,6 +17,12 @@ from resonator.sandbox import landlock, privileges, seccomp
 LANDLOCK, SECCOMP = "landlock", "seccomp"
 
 
+def available() -> tuple[str, ...]:
+    """Return which layers this Linux has."""
+    layers = ((LANDLOCK, landlock.known_version() >= 1), (SECCOMP, seccomp.is_known()))
+    return tuple(layer for layer, there in layers if there)
+
+
 def enter(scratch: Path, readable: Iterable[Path], programs: Sequence[Path] = ()) -> tuple[str, ...]:
     """Restrict this process for good, and return which layers are in place.
 

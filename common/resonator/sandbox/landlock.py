@@ -34,9 +34,14 @@ _PROC = tuple(f"/proc/{name}" for name in ("self", "cpuinfo", "meminfo", "stat",
 _DEVICES = ("/dev/null", "/dev/nvidia*", "/dev/dri/*")
 
 
+def known_version() -> int:
+    """Return the version of Landlock that this Linux has; less than 1 where it has none."""
+    return syscall(_CREATE_RULESET, None, 0, _VERSION)
+
+
 def restrict(scratch: Path, readable: Iterable[Path], programs: Sequence[Path]) -> bool:
     """Restrict this process for good, as `enter` says; return whether this Linux can."""
-    version = syscall(_CREATE_RULESET, None, 0, _VERSION)
+    version = known_version()
     if version < 1:
         return False
     later = sum(right for since, right in _SINCE.items() if version >= since)

@@ -34,6 +34,11 @@ _IOCTL = (0x8901, 0x8902, 0x5412, 0x541C)
 _Block = Sequence[bytes]
 
 
+def is_known() -> bool:
+    """Whether this Linux filters system calls, and the calls of this architecture are known."""
+    return platform.machine() in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")
+
+
 def restrict(*, programs: bool) -> bool:
     """Set the filter for this process for good; return whether its architecture's calls are known.
 
