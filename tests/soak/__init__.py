@@ -1,0 +1,1 @@
+"""A soak: random faults on real processes with three sites, every guarantee checked at the end."""
