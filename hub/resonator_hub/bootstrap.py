@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from resonator.bus.blobs import BlobStore
+from resonator.bus.blobs import Blobs
 from resonator.bus.mqtt import MqttBus
+from resonator.bus.port import Will
 from resonator.bus.url import parse_broker_url
 from resonator.errors import InputInvalid
 from resonator.trust import Credentials, Party, credentials_for
@@ -28,10 +30,13 @@ from resonator_hub.database import Database, sqlite_url
 from resonator_hub.hub import Hub, Identity
 from resonator_hub.jobs.reception import Reception
 from resonator_hub.journal import JOURNAL, Journal
+from resonator_hub.leadership import Deposed, Leadership
 from resonator_hub.lock import StateLock
 from resonator_hub.rules import Rules, began
 from resonator_hub.settings import EMBEDDED, HubSettings
+from resonator_hub.shared_blobs import open_blobs
 from resonator_hub.snapshots import DAY_S
+from resonator_hub.watch.standby import standing_by
 from resonator_hub.watch.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -41,37 +46,112 @@ READERS = 2
 READER_BYTES = 2**29
 
 
-async def run(settings: HubSettings, stop: asyncio.Event) -> None:
-    """Run a hub until `stop` is set.
+@dataclass(frozen=True)
+class Ground:
+    """What a hub stands on from one life to the next: broker, who it is there, where it computes, blobs."""
 
-    Raises InputInvalid for what the settings get wrong, such as a state directory that another hub uses.
+    broker: str
+    authority: Access | None
+    credentials: Credentials | None
+    compute: Compute
+    readers: Compute
+    blobs: Blobs
+
+
+async def run(settings: HubSettings, stop: asyncio.Event) -> None:
+    """Run a hub until `stop` is set; while another one leads its database it stands by, its compute warm.
+
+    Raises InputInvalid for what the settings get wrong, such as a state directory that another hub uses, and
+    Unreachable when what it stands on is gone: to be started again.
     """
     cores = settings.usable_cores()
-    slots = settings.slots or len(cores)
     # What is not named here is somebody else's to measure on: keep all of this process off it, too.
     os.sched_setaffinity(0, cores)
     async with contextlib.AsyncExitStack() as stack:
         lock = StateLock(settings.state)
         stack.callback(lock.release)
-        database = Database.open(settings.database or sqlite_url(settings.state / JOURNAL))
+        ground = await _ground(settings, cores, stack)
+        await stack.enter_async_context(_warming((ground.readers, ground.compute), stop))
+        while not await _live(settings, ground, stop):
+            log.warning("this hub begins a new life")
+
+
+async def _ground(settings: HubSettings, cores: Sequence[int], stack: contextlib.AsyncExitStack) -> Ground:
+    blobs = await asyncio.to_thread(open_blobs, settings.blob_place, settings.state / "near")
+    url = await _broker(settings, stack)
+    authority = _authority(settings)
+    party = Party("hub", settings.site, settings.hub)
+    own = settings.identity or (own_identity(authority, party) if authority else None)
+    credentials = credentials_for(url, own, insecure=settings.insecure, party=party)
+    compute = await asyncio.to_thread(_compute, settings, cores, blobs)
+    stack.push_async_callback(compute.close)
+    readers = Compute(_readers(settings.max_model, cores), READERS)
+    stack.push_async_callback(readers.close)
+    return Ground(url, authority, credentials, compute, readers, blobs)
+
+
+async def _live(settings: HubSettings, ground: Ground, stop: asyncio.Event) -> bool:
+    """Lead a life as a hub; return False when another hub has come to lead, so that this one stands by."""
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database.open(_database_url(settings))
         stack.callback(database.close)
-        url = await _broker(settings, stack)
-        authority = _authority(settings)
-        party = Party("hub", settings.site, settings.hub)
-        own = settings.identity or (own_identity(authority, party) if authority else None)
-        credentials = credentials_for(url, own, insecure=settings.insecure, party=party)
-        identity = _identity(settings, slots, database, credentials)
-        compute = Compute(WarmPool(slots, cores=cores), slots)
-        stack.push_async_callback(compute.close)
+        leadership = Leadership(database)
+        stack.callback(leadership.close)
+        if not database.own and not await _leads(leadership, settings.status, stop):
+            return True
+        try:
+            await _serve(settings, ground, database, leadership, stop)
+        except Deposed as error:
+            log.warning(str(error))
+            return False
+    return True
+
+
+def _database_url(settings: HubSettings) -> str:
+    given = settings.database_url
+    return sqlite_url(settings.state / JOURNAL) if given is None else given.get_secret_value()
+
+
+async def _leads(leadership: Leadership, status: str | None, stop: asyncio.Event) -> bool:
+    """Stand by until this hub leads; return False when it is stopped before."""
+    if await asyncio.to_thread(leadership.attempt):
+        return True
+    leading, stopping = asyncio.ensure_future(leadership.lead()), asyncio.ensure_future(stop.wait())
+    async with standing_by(status, leadership.told):
+        await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in (leading, stopping):
+        waiting.cancel()
+    await asyncio.wait({leading, stopping})
+    if leading.cancelled():
+        return False
+    leading.result()
+    return True
+
+
+async def _serve(
+    settings: HubSettings, ground: Ground, database: Database, leadership: Leadership, stop: asyncio.Event
+) -> None:
+    """Be the hub of a database; raises what ends that, such as Deposed."""
+    authority, credentials = ground.authority, ground.credentials
+    async with contextlib.AsyncExitStack() as stack:
+        identity = _identity(settings, ground.compute.slots, database, credentials)
         tls = None if credentials is None else credentials.context()
-        bus = MqttBus(url, client_id=client_id(settings, credentials), will=identity.will, tls=tls)
-        readers = Compute(_readers(settings.max_model, cores), READERS)
-        stack.push_async_callback(readers.close)
-        blobs, reception = BlobStore(settings.state / "blobs"), Reception(readers, settings.max_model)
+
+        def will() -> Will:
+            # Asked before every connection: who was stopped and is led by now must not throw the leader out.
+            if not database.own:
+                leadership.check()
+            return identity.will()
+
+        bus = MqttBus(ground.broker, client_id=client_id(settings, credentials), will=will, tls=tls)
+        reception = Reception(ground.readers, settings.max_model)
         keep_s = settings.keep_days * DAY_S
-        hub = Hub(identity, bus, compute, database, blobs, authority, reception, keep_s=keep_s)
-        log.info(f"hub {settings.site}/{settings.hub}, broker {url}, state in {settings.state}")
-        watch = Watch(hub, database, settings.state, (readers, compute))
+        hub = Hub(identity, bus, ground.compute, database, ground.blobs, authority, reception, keep_s=keep_s)
+        log.info(
+            f"hub {settings.site}/{settings.hub}, broker {ground.broker}, state in {settings.state}, "
+            f"database {database}"
+        )
+        watch = Watch(hub, database, settings.state, (ground.readers, ground.compute))
         await stack.enter_async_context(watch.running(settings.status))
         await hub.prepare()
         await stack.enter_async_context(bus)
@@ -82,7 +162,45 @@ async def run(settings: HubSettings, stop: asyncio.Event) -> None:
             custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
         watch.service.ready()
-        await _serve(hub, (readers, compute), stop)
+        await _until_ended(hub.run(stop), database)
+
+
+async def _until_ended(running: Coroutine[None, None, None], database: Database) -> None:
+    """Let a hub run, but not without its database: raises what ended that."""
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    database.on_end(lambda _error: loop.call_soon_threadsafe(gone.set))
+    parts = {asyncio.ensure_future(running), asyncio.ensure_future(gone.wait())}
+    try:
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for part in parts:
+            part.cancel()
+        await asyncio.wait(parts)
+    if database.ended is not None:
+        raise database.ended
+    for part in done:
+        part.result()
+
+
+def _compute(settings: HubSettings, cores: Sequence[int], blobs: Blobs) -> Compute:
+    """Return the slots for stages: processes of this machine, or the threads of a Dask cluster.
+
+    Raises InputInvalid without the packages for one, Unreachable when it does not answer.
+    """
+    if settings.scheduler is None:
+        slots = settings.slots or len(cores)
+        return Compute(WarmPool(slots, cores=cores), slots)
+    try:
+        from resonator_hub.cluster.pool import ClusterPool
+    except ModuleNotFoundError as error:
+        raise InputInvalid(
+            f"compute: {settings.compute} takes packages that are not installed ({error.name}): "
+            "pip install 'resonator[dask]'"
+        ) from None
+    pool = ClusterPool(settings.scheduler, settings.blob_place, blobs)
+    threads = pool.open()
+    log.info(f"stages run on the Dask cluster at {settings.scheduler}", threads=threads)
+    return Compute(pool, settings.slots or threads)
 
 
 def _readers(max_model: int, cores: Sequence[int]) -> WarmPool:
@@ -106,8 +224,9 @@ def client_id(settings: HubSettings, credentials: Credentials | None) -> str:
     return f"{name}-{hashlib.sha256((credentials.folder / KEY).read_bytes()).hexdigest()[:16]}"
 
 
-async def _serve(hub: Hub, pools: Sequence[Compute], stop: asyncio.Event) -> None:
-    """Run the hub while its pools get warm, which takes seconds: whatever comes in waits for them."""
+@contextlib.asynccontextmanager
+async def _warming(pools: Sequence[Compute], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Get pools warm while the block runs, which takes seconds: whatever comes in waits for them."""
 
     def warmed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -116,7 +235,7 @@ async def _serve(hub: Hub, pools: Sequence[Compute], stop: asyncio.Event) -> Non
     warming = asyncio.create_task(_start(pools), name="warming")
     warming.add_done_callback(warmed)
     try:
-        await hub.run(stop)
+        yield
     finally:
         warming.cancel()
     if warming.done():
@@ -153,8 +272,8 @@ def _identity(
     rules = began(journal) or wanted
     if rules != wanted:
         log.warning(
-            f"{settings.state} was begun with {rules.policy}, batch {rules.batch}, window "
-            f"{rules.window_s:g} s, and goes on so; for other rules use another state directory"
+            f"{database} was begun with {rules.policy}, batch {rules.batch}, window "
+            f"{rules.window_s:g} s, and goes on so; for other rules use another database"
         )
     session = journal.length() + 1  # every start adds at least one event
     seal = None if credentials is None else Seal(credentials)

@@ -30,6 +30,10 @@ def hub(
     state: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where journal, records and blobs are kept.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A database to be shared by hubs [RESONATOR_DATABASE_URL]."),
+    ] = None,
     site: Annotated[str | None, typer.Option(metavar="SITE", help="The hub's site [RESONATOR_SITE].")] = None,
     identity: Annotated[
         Path | None,
@@ -50,6 +54,18 @@ def hub(
         str | None, typer.Option(metavar="0,2", help="The cores that the hub and its workers use.")
     ] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Compute slots; one a core by default.")] = None,
+    compute: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|dask://HOST:PORT", help="Where stages run: here, or on a Dask cluster [local]."
+        ),
+    ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL", help="Where models, kernels and bundles are kept; in --state by default."
+        ),
+    ] = None,
     status: Annotated[
         str | None,
         typer.Option(
@@ -66,6 +82,7 @@ def hub(
         broker=broker,
         port=port,
         state=state,
+        database_url=database,
         site=site,
         identity=identity,
         insecure=insecure or None,
@@ -74,6 +91,8 @@ def hub(
         policy=policy,
         cores=cores,
         slots=slots,
+        compute=compute,
+        blobs=blobs,
         status=status,
     )
     logs.configure(chosen.log_level, json=json)
