@@ -30,6 +30,7 @@ from resonator_hub.watch.endpoint import parse_address
 
 _DATABASE = "hub database"
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _VERSION = "SELECT version_num FROM alembic_version"
 
 
@@ -110,13 +111,13 @@ def look_at_sqlite(path: Path, timeout: float) -> list[Finding]:
         ) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > give_up, 100_000)
             version = connection.execute(_VERSION).fetchone()[0]
+            size = connection.execute(_SIZE).fetchone()[0]
             sound = _sound(connection)
     except sqlite3.Error as error:
         advice = "restore a backup (`resonator restore`), or free the disk if that is what is wrong"
         return [failed(_DATABASE, f"{path} cannot be read: {error}", advice)]
     if sound not in (None, "ok"):
         return [failed(_DATABASE, f"{path} is damaged: {sound}", "restore a backup (`resonator restore`)")]
-    size = path.stat().st_size
     if sound is None:
         says = f"{path} is too large ({size / 2**30:.1f} GiB) to be checked in {timeout:g} s"
         return [warning(_DATABASE, says, "give it more time with --timeout")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -223,6 +225,27 @@ async def test_a_killed_agent_comes_back_with_its_results_and_its_epoch(
         assert state.epoch == 5
         await hub.grant(5)
         assert (await hub.wait(WindowRefused)).highest == 5
+
+
+async def test_systemd_is_told_how_the_box_fares_and_every_line_names_it(
+    broker: Mosquitto, hub: ScriptedHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(LONG_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "600000")
+        async with running_agent(broker.url, tmp_path / "state", "--json") as agent:
+            await open_window(hub, 3)
+            said = b""
+            while b"READY=1" not in said or b"STATUS=window 3 for job job, 0 messages" not in said:
+                said += await asyncio.to_thread(manager.recv, 1000)
+            agent.signal(signal.SIGTERM)
+            await agent.ended()
+    assert b"WATCHDOG=1" in said
+    lines = [json.loads(line) for line in agent.log.splitlines()]
+    (opened,) = [line for line in lines if line["event"] == "window open"]
+    assert (opened["device"], opened["job"], opened["epoch"]) == (f"{SITE}/{NAME}", "job", 3)
 
 
 async def test_a_window_outlives_its_broker(
