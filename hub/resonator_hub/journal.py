@@ -23,6 +23,7 @@ _KEPT = sorted(kind.__name__ for kind in (*get_args(Deed), HubStarted))
 """The kinds of events that are kept for ever: who asks for them may ask years later."""
 _PAGE = 1000
 _Row = tuple[int, str, str]
+_INSERT, _LATEST = insert(EVENTS), select(func.max(EVENTS.c.seq))
 E = TypeVar("E", bound=Event)
 
 
@@ -49,15 +50,17 @@ class Journal:
         The disk is waited for once, however many they are.
         """
         assert entries, "there is something to keep"
+        rows = [
+            {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
+            for event, _ in entries
+        ]
 
         def work(connection: Connection) -> int:
-            for event, also in entries:
+            for _, also in entries:
                 if also is not None:
                     also(connection)
-                row = {"at": event.at, "name": type(event).__name__, "body": to_json(event).decode()}
-                seq = connection.execute(insert(EVENTS).values(row)).inserted_primary_key
-            assert seq is not None
-            return int(seq[0])
+            connection.execute(_INSERT, rows)
+            return int(connection.execute(_LATEST).scalar_one())
 
         return self._database.write(work)
 
@@ -86,19 +89,21 @@ class Journal:
         with self._database.transaction() as connection:
             return float(connection.execute(latest).scalar() or 0.0)
 
-    def forget(self, before: int, most: int) -> int:
-        """Forget up to `most` events before a sequence number, but what is kept for ever; return how many.
+    def forget(self, after: int, before: int, most: int) -> Sequence[int]:
+        """Forget up to `most` events between two sequence numbers, but what is kept for ever; return theirs.
 
-        The event of that number stays, so that none is given twice.
+        The latest event always stays, so that no number is given twice.
         """
-        dispensable = (
-            select(EVENTS.c.seq)
-            .where(EVENTS.c.seq < before, EVENTS.c.name.not_in(_KEPT))
-            .order_by(EVENTS.c.seq)
-            .limit(most)
-        )
-        forgetting = delete(EVENTS).where(EVENTS.c.seq.in_(dispensable))
-        return self._database.write(lambda connection: connection.execute(forgetting).rowcount)
+        dispensable = EVENTS.c.seq.between(after + 1, before - 1) & EVENTS.c.name.not_in(_KEPT)
+        first = select(EVENTS.c.seq).where(dispensable).order_by(EVENTS.c.seq).limit(most)
+
+        def work(connection: Connection) -> Sequence[int]:
+            numbers = connection.execute(first).scalars().all()
+            if numbers:
+                connection.execute(delete(EVENTS).where(dispensable, EVENTS.c.seq <= numbers[-1]))
+            return numbers
+
+        return self._database.write(work)
 
     def _rows(self, after: int, name: str | None = None) -> Iterator[_Row]:
         query = select(EVENTS.c.seq, EVENTS.c.name, EVENTS.c.body).order_by(EVENTS.c.seq).limit(_PAGE)
