@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
@@ -92,12 +92,17 @@ class Keeper:
         while True:
             await self._taken.wait()
             self._taken.clear()
-            await self._forget()
+            forgotten = 0
+            for count in self.forget():
+                forgotten += count
+                await asyncio.sleep(_PAUSE_S)
+            if forgotten:
+                log.info("events forgotten", events=forgotten)
 
-    async def _forget(self) -> None:
-        first, forgotten = self._snapshots.begin(self._journal.last_at() - self._keep_s), 0
-        while gone := self._journal.forget(first, _BATCH):
-            forgotten += gone
-            await asyncio.sleep(_PAUSE_S)
-        if forgotten:
-            log.info("events forgotten", events=forgotten, first=first)
+    def forget(self) -> Iterator[int]:
+        """Forget what need not be kept, and yield after each step how many events that was."""
+        first = self._snapshots.begin(self._journal.last_at() - self._keep_s)
+        last = 0
+        while gone := self._journal.forget(last, first, _BATCH):
+            last = gone[-1]
+            yield len(gone)
