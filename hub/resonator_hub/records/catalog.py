@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, bindparam, select
 
 from resonator.ids import CandidateId, JobId
 from resonator.tensors import TensorSpec
@@ -17,6 +17,12 @@ from resonator_hub.database import Database, insert_once
 from resonator_hub.tables import BUILDS, KERNELS, PROGRAMS, TASKS, UNBUILDABLE, WORKLOADS
 
 _ARGUMENTS = TypeAdapter(tuple[TensorSpec, ...])
+_REMEMBERED = 4096
+"""Of how many kernels the arguments need not be looked up again: each is pushed, and judged, soon."""
+_PROGRAM = select(PROGRAMS.c.program).where(
+    PROGRAMS.c.workload == bindparam("workload"), PROGRAMS.c.trace == bindparam("trace")
+)
+_KERNEL = select(BUILDS.c.kernel).where(BUILDS.c.build == bindparam("build"))
 
 
 class Catalog:
@@ -27,6 +33,8 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.arguments = lru_cache(_REMEMBERED)(self._arguments)
+        """Return what a kernel takes; raises KeyError for one that was never built here."""
 
     def keep_tasks(self, job: JobId, workloads: Mapping[str, str]) -> None:
         """Note the workload of each of a job's tasks."""
@@ -78,7 +86,7 @@ class Catalog:
         """Return the kernel of a scheduled workload, if this version has built it for this target."""
         with self._database.transaction() as connection:
             build = _build(connection, workload, trace, target)
-            return connection.execute(select(BUILDS.c.kernel).where(BUILDS.c.build == build)).scalar()
+            return connection.execute(_KERNEL, {"build": build}).scalar() if build else None
 
     def keep_unbuildable(self, candidate: CandidateId, trace: str, workload: str, target: str) -> None:
         """Note a trace that does not lead to a kernel of a workload on a target."""
@@ -91,8 +99,7 @@ class Catalog:
         with self._database.transaction() as connection:
             return frozenset(connection.execute(select(UNBUILDABLE.c.trace).where(*where)).scalars())
 
-    def arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
-        """Return what a kernel takes; raises KeyError for one that was never built here."""
+    def _arguments(self, kernel: str) -> tuple[TensorSpec, ...]:
         query = select(KERNELS.c.arguments).where(KERNELS.c.kernel == kernel)
         with self._database.transaction() as connection:
             text = connection.execute(query).scalar()
@@ -112,8 +119,7 @@ class Catalog:
 
 def _build(connection: Connection, workload: str, trace: str, target: str) -> str | None:
     """Return what names a build: the program, the target and what compiles; None for an unknown program."""
-    query = select(PROGRAMS.c.program).where(PROGRAMS.c.workload == workload, PROGRAMS.c.trace == trace)
-    program = connection.execute(query).scalar()
+    program = connection.execute(_PROGRAM, {"workload": workload, "trace": trace}).scalar()
     if program is None:
         return None
     parts = (program, target, _version("apache-tvm"), _version("resonator"))
