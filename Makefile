@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 
 FUZZED := $(VENV)/.fuzzing
 RUNS ?= 10000000
+MINUTES ?= 30
 
-.PHONY: demo test check bench fuzz lock schemas clean
+.PHONY: demo test check bench soak fuzz lock schemas clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml requirements.lock
@@ -30,6 +31,9 @@ check: $(STAMP)  ## style, types and layers
 
 bench: $(STAMP)  ## measurements, one script each, into benchmarks/RESULTS.md; QUICK=1 for short ones
 	$(BIN)/python benchmarks/run_all.py
+
+soak: $(STAMP)  ## MINUTES of random faults on real processes at three sites; SEED=N for the same ones again (root)
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT))
 
 $(FUZZED): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"

@@ -26,7 +26,7 @@ from fakes.guarantees import breaches, unfetchable
 from resonator.bus.mqtt import MqttBus
 from resonator.errors import ResonatorError
 from soak.plan import Storm, plan
-from soak.report import Figures, count, count_faults
+from soak.report import Figures, count, count_faults, takeovers
 from soak.tap import Tap
 from soak.town import Town, town
 from soak.traffic import Traffic
@@ -63,7 +63,20 @@ async def soak(options: argparse.Namespace, folder: Path) -> Figures:
         figures.results_delivered, figures.repeats_delivered = len(tap.delivered), tap.repeats
         count(figures, evidence)
         count_faults(figures, storm.faults, running.deaths, evidence)
+        figures.takeovers_s = takeovers(storm.faults, running.leads())
+        if figures.breaches:
+            tell(running, folder.parent / f"{folder.name}-story")
     return figures
+
+
+def tell(running: Town, place: Path) -> None:
+    """Keep what everybody has logged, for whoever wants to know how it came to this."""
+    place.mkdir()
+    for service in running.services:
+        for number, life in enumerate(service.lives, 1):
+            name = service.name.replace("/", "-")
+            (place / f"{name}-{number}.log").write_text(life.log)
+    print(f"what everybody has logged is in {place}", flush=True)
 
 
 async def rest(running: Town, traffic: Traffic) -> list[str]:

@@ -142,6 +142,10 @@ def _hubs(town: Town) -> list[str]:
     return list(town.hubs)
 
 
+def _hub_disks(town: Town) -> list[str]:
+    return [name for name in town.disks if name not in _boxes(town)]
+
+
 def _boxes(town: Town) -> list[str]:
     return [str(device) for device in town.boxes]
 
@@ -162,7 +166,7 @@ KINDS = (
     Kind("hub killed", _hubs, kill_service, weight=3),
     Kind("hub stopped", _hubs, freeze_service, (5, 60)),
     Kind("hub's worker killed", _hubs, kill_worker, weight=2),
-    Kind("hub's disk full", _hubs, fill_disk, (5, 30)),
+    Kind("hub's disk full", _hub_disks, fill_disk, (5, 30)),
     Kind("second hub started", _hubs, second_hub),
     Kind("box killed", _boxes, kill_service, weight=3),
     Kind("box stopped", _boxes, freeze_service, (5, 90), weight=2),

@@ -39,6 +39,7 @@ class Figures:
     recovery_median_s: float = 0.0
     recovery_longest_s: float = 0.0
     longest_recovery_after: str = ""
+    takeovers_s: list[float] = field(default_factory=list)
     rest_s: float = 0.0
     bundles_fetched: int = 0
     breaches: list[str] = field(default_factory=list)
@@ -100,3 +101,14 @@ def count_faults(figures: Figures, faults: list[Fault], deaths: list[Death], evi
     if waits:
         figures.recovery_median_s = statistics.median(seconds for seconds, _ in waits)
         figures.recovery_longest_s, figures.longest_recovery_after = max(waits)
+
+
+def takeovers(faults: list[Fault], leads: list[tuple[float, str]]) -> list[float]:
+    """Return how long after each kill -9 of a leading hub one led; `leads` says who began to lead when."""
+    found = []
+    for fault in faults:
+        before = [lead for lead in leads if lead[0] < fault.began_at]
+        after = [lead for lead in leads if lead[0] > fault.began_at]
+        if fault.kind == "hub killed" and before and after and max(before)[1] == fault.target:
+            found.append(round(min(after)[0] - fault.began_at, 1))
+    return found

@@ -19,6 +19,7 @@ from soak.disks import SmallDisk
 from soak.services import Death, Service
 
 BOXES = ("box1", "box2")
+BLOBS = "blobs"
 WINDOW_S = 20
 BOX_DISK_MIB, HUB_DISK_MIB = 48, 512
 GOODBYE_S = 40.0
@@ -61,6 +62,16 @@ class Town:
             for number, life in enumerate(service.lives, 1)
         ]
 
+    def leads(self) -> list[tuple[float, str]]:
+        """Return when which hub began to lead the database that they share."""
+        return sorted(
+            (line.at, name)
+            for name, hub in self.hubs.items()
+            for life in hub.lives
+            for line in read(life.log)
+            if line.event.startswith("this hub leads")
+        )
+
     def evidence(self) -> Evidence:
         """Return all that is known by now."""
         database = Database.read(self.database)
@@ -80,9 +91,11 @@ async def town(folder: Path, *, shared: bool) -> AsyncIterator[Town]:
         fed = await stack.enter_async_context(federation(folder))
         disks: dict[str, SmallDisk] = {}
         postgres = _postgres(folder, stack) if shared else None
-        hubs = {
-            name: _hub(name, fed, disks, postgres) for name in (("hub-a", "hub-b") if shared else ("hub",))
-        }
+        if postgres is not None:
+            os.environ["RESONATOR_DATABASE_URL"] = postgres.url()
+            os.environ["RESONATOR_BLOBS"] = str(folder / BLOBS)
+            disks[BLOBS] = SmallDisk(folder / BLOBS, HUB_DISK_MIB)
+        hubs = {name: _hub(name, fed, disks) for name in (("hub-a", "hub-b") if shared else ("hub",))}
         boxes = {device_id(site, name): _box(site, name, fed, disks) for site in SITES for name in BOXES}
         database = postgres.url() if postgres else folder / "hub"
         made = Town(folder, fed, hubs, boxes, disks, database, postgres)
@@ -98,12 +111,10 @@ async def _end(town: Town) -> None:
     await asyncio.gather(*(service.end(GOODBYE_S) for service in town.services))
 
 
-def _postgres(folder: Path, stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Postgres:
+def _postgres(folder: Path, stack: contextlib.AsyncExitStack) -> Postgres:
     place = folder / "postgres"
     place.mkdir()
-    for parent in place.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o111)  # its account must be able to enter
+    folder.chmod(0o711)  # its account must be able to enter
     server = Postgres(place)
     server.create()
     server.start()
@@ -111,7 +122,7 @@ def _postgres(folder: Path, stack: contextlib.ExitStack | contextlib.AsyncExitSt
     return server
 
 
-def _hub(name: str, fed: Federation, disks: dict[str, SmallDisk], postgres: Postgres | None) -> Service:
+def _hub(name: str, fed: Federation, disks: dict[str, SmallDisk]) -> Service:
     state = fed.folder / name
     disks[name] = SmallDisk(state, HUB_DISK_MIB)
     where = ["--broker", fed.cloud.outer_url, "--insecure", "--state", str(state), "--slots", "1", "--json"]
