@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -136,7 +137,7 @@ async def test_a_job_shows_in_every_metric_that_it_concerns(house: House, tmp_pa
 
 
 async def test_queues_show_while_a_device_is_busy(house: House, tmp_path: Path) -> None:
-    async with house.hub() as hub, watched(hub, tmp_path) as (_, port):
+    async with house.hub(killed=True) as hub, watched(hub, tmp_path) as (_, port):
         house.device.paused.clear()
         await house.submit(trials=8)
         async with asyncio.timeout(20):
@@ -365,3 +366,16 @@ def test_a_refused_message_of_a_device_is_logged_with_the_device() -> None:
         Gate().refuse("invalid", "resonator/v1/local/dev/box/up/state", "no message")
         Gate().refuse("invalid", "resonator/v1/local/client/me/up/request", "no message")
     assert [line.get("device") for line in logged] == [BOX, None]
+
+
+# --- what is written about it -------------------------------------------------------------------------------
+
+
+async def test_every_metric_is_in_the_table_of_the_documentation(house: House, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    written = set(re.findall(r"^\| `(resonator_\w+)`", text, re.MULTILINE))
+    async with house.hub(killed=True) as hub, watched(hub, tmp_path) as (watch, _):
+        counters = {family.name for family in watch.registry.collect() if family.type == "counter"}
+        families = {family.name for family in watch.registry.collect()}
+    told = {f"{name}_total" if name in counters else name for name in families}
+    assert {name for name in told if name.startswith("resonator_")} == written
