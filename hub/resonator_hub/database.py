@@ -164,6 +164,17 @@ class Database:
         with self._engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Give a connection that sees the database as it is now, for as long as the block takes."""
+        with self._connected() as connection:
+            if self.own:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield connection
+
     def write(self, work: Callable[[Connection], T], *, lasting: bool = True) -> T:
         """Do some writing in a transaction, once; what it returns is on disk, all of it.
 
@@ -316,6 +327,7 @@ def _syncing(connection: Connection, waits: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        connection.connection.rollback()  # a commit that has failed leaves its transaction open
         pragma.execute("PRAGMA synchronous=FULL")
         pragma.close()
 
@@ -339,10 +351,15 @@ def _migrate(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+    alembic.command.upgrade(migrations(connection), "head")
+
+
+def migrations(connection: Connection) -> alembic.config.Config:
+    """Return what Alembic must know to change the tables behind a connection."""
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    alembic.command.upgrade(config, "head")
+    return config
 
 
 def _comes_back(error: OperationalError) -> bool:

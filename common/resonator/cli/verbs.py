@@ -13,12 +13,14 @@ GROUP = "resonator.commands"
 _HELP = {
     "agent": "Offer this box to a hub: measure kernels when asked.",
     "audit": "Tell who did what, from a hub's journal.",
+    "backup": "Put aside what a hub knows, running or not.",
     "broker": "Configure a Mosquitto that lets only the fleet in.",
     "ca": "Keep a fleet's authority: say who belongs to it.",
     "demo": "Tune a real model on this machine, end to end.",
     "enroll-token": "Print a token with which boxes of a site enrol.",
     "hub": "Run a hub: take in jobs and tune them on the fleet.",
     "replay": "Tell the story of a job, a task or a device from a hub's journal.",
+    "restore": "Take up what `resonator backup` put aside.",
     "site": "Join boxes behind a broker of their own to the hub's.",
 }
 """One line for each verb of ours, so that `resonator --help` need not import TVM to ask for it."""
