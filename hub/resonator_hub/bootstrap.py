@@ -83,7 +83,7 @@ async def _ground(settings: HubSettings, cores: Sequence[int], stack: contextlib
     party = Party("hub", settings.site, settings.hub)
     own = settings.identity or (own_identity(authority, party) if authority else None)
     credentials = credentials_for(url, own, insecure=settings.insecure, party=party)
-    compute = await asyncio.to_thread(_compute, settings, cores, blobs)
+    compute = await asyncio.to_thread(compute_of, settings, cores, blobs)
     stack.push_async_callback(compute.close)
     readers = Compute(_readers(settings.max_model, cores), READERS)
     stack.push_async_callback(readers.close)
@@ -182,7 +182,7 @@ async def _until_ended(running: Coroutine[None, None, None], database: Database)
         part.result()
 
 
-def _compute(settings: HubSettings, cores: Sequence[int], blobs: Blobs) -> Compute:
+def compute_of(settings: HubSettings, cores: Sequence[int], blobs: Blobs) -> Compute:
     """Return the slots for stages: processes of this machine, or the threads of a Dask cluster.
 
     Raises InputInvalid without the packages for one, Unreachable when it does not answer.

@@ -14,7 +14,7 @@ from fakes.compute import FakeCompute
 from fakes.device import FakeDevice
 from fakes.shell import CLIENT, SITE
 from resonator.bus import topics
-from resonator.bus.blobs import BlobStore, digest_of
+from resonator.bus.blobs import Blobs, BlobStore, digest_of
 from resonator.bus.peer import Peer
 from resonator.ids import JobId
 from resonator.jobspec import Budget, JobBody, Measure, Metadata, ModelSpec, TargetSpec, TuningJob
@@ -39,6 +39,7 @@ class House:
         self.compute = FakeCompute()
         self.device = FakeDevice(self.broker.client())
         self.client = Peer(self.broker.client(), CLIENT)
+        self.blobs: Blobs = BlobStore(folder / "blobs")
         self.hubs = 0
 
     @contextlib.asynccontextmanager
@@ -48,7 +49,7 @@ class House:
         journal = Journal(database)
         identity = Identity(SITE, "main", journal.length() + 1, 2, began(journal) or RULES)
         bus = self.broker.client()
-        made = Hub(identity, bus, self.compute, database, BlobStore(self.folder / "blobs"))
+        made = Hub(identity, bus, self.compute, database, self.blobs)
         await made.prepare()
         stop = asyncio.Event()
         task = asyncio.ensure_future(made.run(stop))

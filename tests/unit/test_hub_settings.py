@@ -35,6 +35,19 @@ def test_what_is_given_wins_over_environment_and_file(config: Path, monkeypatch:
     assert (found.site, found.policy, found.batch, found.cores) == ("given", "greedy", 8, (0, 1))
 
 
+def test_where_blobs_and_compute_are_does_not_depend_on_where_a_process_runs(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings.load(state=Path("state")).blob_place == str(tmp_path / "state" / "blobs")
+    assert settings.load(blobs="shared").blob_place == str(tmp_path / "shared")
+    assert settings.load(blobs="s3://bucket/blobs").blob_place == "s3://bucket/blobs"
+    assert settings.load().scheduler is None
+    monkeypatch.setenv("RESONATOR_COMPUTE", "dask://10.0.0.1:8786")
+    assert settings.load().scheduler == "tcp://10.0.0.1:8786"
+    assert settings.load(compute="tls://cluster:8786").scheduler == "tls://cluster:8786"
+
+
 def test_cores_may_be_a_list_with_commas(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.load(cores="0, 2").cores == (0, 2)
     monkeypatch.setenv("RESONATOR_CORES", "1,3")
@@ -49,6 +62,9 @@ def test_cores_may_be_a_list_with_commas(config: Path, monkeypatch: pytest.Monke
         ({"site": "a/b"}, "site"),
         ({"cores": "one"}, "cores"),
         ({"window": float("inf")}, "window"),
+        ({"compute": "dask"}, "compute: .*write `local`, dask://HOST:PORT or tls://HOST:PORT"),
+        ({"compute": "dask://me:secret@host:8786"}, "compute"),
+        ({"blobs": ""}, "blobs"),
     ],
 )
 def test_what_is_wrong_is_named(config: Path, given: dict[str, object], sentence: str) -> None:

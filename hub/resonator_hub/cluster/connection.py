@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import threading
 import time
@@ -19,6 +20,8 @@ from resonator_hub.cluster import worker
 from resonator_hub.cluster.worker import Bench, Terms
 
 log = structlog.get_logger(__name__)
+for _name in ("distributed", "distributed.client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # a hub says itself, in a line, what these tell in fifty
 CONNECT_S = 10.0
 WORKERS_S = 30.0
 """How long a hub that starts waits for the first worker."""
