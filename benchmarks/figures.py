@@ -28,6 +28,7 @@ ROWS = {
     "busy": "Busy device",
     "thesis": "Thesis replay",
     "scheduler": "Scheduler",
+    "year": "A hub that ran for a year",
     "cost_model": "Cost-model update",
     "models": "Whole models",
     "warm_start": "Warm start",
