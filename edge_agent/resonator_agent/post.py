@@ -70,10 +70,10 @@ class Post:
 
     def resend(self) -> None:
         """Send again, with the same ids, what was not acknowledged in time."""
-        if not self._peer.bus.connected or self._is_cut:
+        if not self._peer.bus.connected:
             return
-        now = asyncio.get_running_loop().time()
-        overdue = [kept for kept in self._outbox.pending() if self._attempts.due(kept.id, now)]
+        now, linked = asyncio.get_running_loop().time(), not self._is_cut
+        overdue = [kept for kept in self._outbox.pending() if self._attempts.due(kept.id, now, linked=linked)]
         for kept in overdue[:_AT_ONCE]:
             self._dispatch(codec.decode(kept.payload).message, kept.id)
 
@@ -87,7 +87,7 @@ class Post:
         self._attempts.start_over()
 
     def note_link(self, bridge: str, up: bool) -> None:
-        """Note whether a bridge joins the site's broker to the hub's; while none does, nothing is repeated.
+        """Note whether a bridge joins the site's broker to the hub's; while none does, little is repeated.
 
         What has been sent waits at the site's broker, which would keep every repetition, too.
         """

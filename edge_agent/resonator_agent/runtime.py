@@ -36,7 +36,7 @@ from resonator.trust import Credentials
 from resonator_agent import commands as do
 from resonator_agent import events as ev
 from resonator_agent.intake import Intake
-from resonator_agent.machine import Machine
+from resonator_agent.machine import Machine, State
 from resonator_agent.memory import Memory
 from resonator_agent.outbox import Outbox
 from resonator_agent.post import RESEND_S, Post
@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 
 BUSY_TELEMETRY_S = 5.0
 IDLE_TELEMETRY_S = 60.0
+ANNOUNCE_S = 300.0
+"""How often the device's state is said again: on its way to the hub a broker may have dropped it."""
 FAREWELL_S = 5.0
 """How long the last words may take to reach the broker."""
 
@@ -146,7 +148,7 @@ class Agent:
             await self._bus.subscribe(*topics.for_device(self._settings.site, self._settings.name))
             self._bus.on_connect(self._connected)
             async with self._bus:
-                for work in (self._peer.serve(), self._resend(), self._report()):
+                for work in (self._peer.serve(), self._resend(), self._report(), self._announce()):
                     self._spawn(work)
                 if self._renewal is not None:
                     self._spawn(self._renewal.run())
@@ -314,6 +316,12 @@ class Agent:
                 await asyncio.wait_for(self._window_changed.wait(), period_s)
             except asyncio.TimeoutError:
                 self._post.send(self._telemetry((self._busy_s - busy) / (self._now() - began)))
+
+    async def _announce(self) -> None:
+        while True:
+            await asyncio.sleep(ANNOUNCE_S)
+            if self._machine.state not in (State.CLAIMING, State.GONE):
+                self._post.send(self._machine.announcement())
 
     def _telemetry(self, busy: float) -> Telemetry:
         current = self._machine.current

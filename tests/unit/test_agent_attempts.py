@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resonator_agent.attempts import FIRST_S, LONGEST_S, Attempts
+from resonator_agent.attempts import FIRST_S, LONGEST_S, UNLINKED_S, Attempts
 
 
 def test_what_was_never_sent_is_due() -> None:
@@ -40,3 +40,11 @@ def test_what_has_arrived_is_forgotten() -> None:
     attempts.sent("a", 0.0)
     attempts.forget("a")
     assert attempts.due("a", 0.0)
+
+
+def test_without_a_link_a_message_is_tried_now_and_then_since_its_return_may_be_unheard() -> None:
+    attempts = Attempts()
+    assert attempts.due("a", 0.0, linked=False)
+    attempts.sent("a", 0.0)
+    assert not attempts.due("a", UNLINKED_S - 1, linked=False)
+    assert attempts.due("a", UNLINKED_S, linked=False)

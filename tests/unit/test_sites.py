@@ -98,6 +98,18 @@ async def test_a_site_with_two_bridges_is_cut_off_when_both_are_down(cloud: Clou
     assert len(cloud.shell.events) == 2
 
 
+async def test_a_device_that_is_heard_shows_that_its_site_is_linked_though_the_news_was_lost(
+    cloud: Cloud,
+) -> None:
+    await cloud.shell.device_says("state", state())
+    await cloud.bridge(b"0")
+    await cloud.shell.device_says("telemetry", Telemetry(epoch=0))
+    assert cloud.links.reaches(DEVICE)
+    *_, back = cloud.shell.events
+    assert isinstance(back, events.DeviceSeen)
+    assert back.visible
+
+
 @pytest.mark.parametrize("payload", [b"", b"2", b"11", b"\x81\xa1v\x01", b"0" * 10_000])
 async def test_what_no_bridge_says_is_refused(cloud: Cloud, payload: bytes) -> None:
     await cloud.bridge(payload)

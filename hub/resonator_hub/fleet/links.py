@@ -46,6 +46,13 @@ class Links:
         links = self.of(site)
         return bool(links) and not any(link.up for link in links)
 
+    def heard(self, device: DeviceId) -> None:
+        """Note that a device was heard just now: its site is linked, even if the news of that was lost."""
+        site = site_of(device)
+        if self.cut(site):
+            for link in self.of(site):
+                self._note(site, link.bridge, up=True)
+
     def reaches(self, device: DeviceId) -> bool:
         """Whether what is sent to a device has a chance to arrive soon."""
         return not self.cut(site_of(device))
@@ -59,15 +66,16 @@ class Links:
         return tuple(sorted(self._links))
 
     def _heard(self, address: Address, up: bool) -> None:
-        links = self._links.setdefault(address.site, {})
-        known = links.get(address.name)
+        self._note(address.site, address.name, up=up)
+
+    def _note(self, site: str, bridge: str, *, up: bool) -> None:
+        links = self._links.setdefault(site, {})
+        known = links.get(bridge)
         if (known is not None and known.up == up) or (known is None and len(links) >= MOST_BRIDGES):
             return
-        was_cut = self.cut(address.site)
-        links[address.name] = Link(address.name, up, self._now())
-        log.info(
-            "a site is linked" if up else "the link of a site is cut", site=address.site, bridge=address.name
-        )
-        if self.cut(address.site) != was_cut:
+        was_cut = self.cut(site)
+        links[bridge] = Link(bridge, up, self._now())
+        log.info("a site is linked" if up else "the link of a site is cut", site=site, bridge=bridge)
+        if self.cut(site) != was_cut:
             for listener in self._listeners:
-                listener(address.site)
+                listener(site)

@@ -120,6 +120,7 @@ class Presence:
         log.info("an agent asks for a name", device=device_of(received), instance=claim.instance)
 
     async def _on_telemetry(self, received: Received, telemetry: Telemetry) -> None:
+        self._links.heard(device_of(received))
         self._registry.note(device_of(received), telemetry, self._inbox.now())
 
 
