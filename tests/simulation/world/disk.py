@@ -16,6 +16,7 @@ from resonator.bus.blobs import BlobMissing, BlobStore, digest_of
 from resonator_agent.memory import Memory
 from resonator_agent.outbox import Kept, Outbox
 from resonator_hub import database
+from resonator_hub.database import Database
 from simulation.world.process import CURRENT, Killed
 
 Moment = Callable[[str], None]
@@ -46,6 +47,10 @@ class Disk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+CLOSED = "Cannot operate on a closed database."
+"""By this SQLAlchemy knows that a connection is lost."""
+
+
 class Connection(sqlite3.Connection):
     """A connection to a database in memory, which outlives the processes that use it."""
 
@@ -59,15 +64,13 @@ class Connection(sqlite3.Connection):
             self.disk.check("commit")
         except OSError:
             raise sqlite3.OperationalError("database or disk is full") from None
+        if self.disk.gone:
+            raise sqlite3.ProgrammingError(CLOSED)
         super().commit()
         self.disk.committed()
         self.disk.moment("committed")
-
-    def cursor(self, *arguments: Any) -> Any:
-        """Give a cursor, unless the database is not there."""
         if self.disk.gone:
-            raise sqlite3.OperationalError("unable to open database file")
-        return super().cursor(*arguments)
+            raise sqlite3.ProgrammingError(CLOSED)
 
     def close(self) -> None:
         """Nobody closes it but the world, with its last reference; what was not committed is gone."""
@@ -95,7 +98,10 @@ class Databases:
         assert process is not None, "only processes use databases"
         if not process.alive:
             raise Killed
-        return self._connections[process.name]
+        connection = self._connections[process.name]
+        if connection.disk.gone:
+            raise sqlite3.OperationalError("connection refused")
+        return connection
 
 
 @cache
@@ -120,6 +126,15 @@ def _connect() -> Connection:
 def engine() -> sqlalchemy.Engine:
     """Return the one engine: it remembers, from world to world, how statements are spelled."""
     return sqlalchemy.create_engine("sqlite://", creator=_connect, poolclass=NullPool)
+
+
+class SharedDatabase(Database):
+    """A database that may go away, as a PostgreSQL does; nobody waits for it to come back."""
+
+    own = False
+
+    def __init__(self, engine: sqlalchemy.Engine) -> None:
+        super().__init__(engine, patience_s=-1.0)
 
 
 def use(databases: Databases) -> None:

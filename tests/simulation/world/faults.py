@@ -73,7 +73,9 @@ def draw(chance: random.Random, boxes: Sequence[str], sites: Sequence[str], with
             lambda at: Fault(at, "slow site", chance.choice(sites), chance.uniform(20, 200), 50.0),
         ]
     count = chance.randint(3, 10)
-    return sorted((chance.choice(ways)(chance.uniform(1, within_s)) for _ in range(count)), key=lambda f: f.at)
+    return sorted(
+        (chance.choice(ways)(chance.uniform(1, within_s)) for _ in range(count)), key=lambda f: f.at
+    )
 
 
 def _jump(chance: random.Random) -> float:

@@ -9,10 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fakes.orders import spec
 from resonator.jobspec import Budget
+from resonator_hub.database import DatabaseLost, DatabaseUnusable
 from resonator_hub.rules import Rules
 from simulation.world import disk, faults, hearing, patches, process
 from simulation.world.box import Box
@@ -27,11 +29,13 @@ from simulation.world.process import CURRENT, Killed
 from simulation.world.user import User
 from simulation.world.watch import Watch
 
-ROUGH_S = 240.0
+ROUGH_S = 150.0
 """Until when faults begin."""
 PATIENCE_S = 7200.0
 """How long after the last fault everything may take to be well."""
 LOOK_S = 5.0
+COLLECT_EVERY = 20
+"""After how many worlds their remains are cleared away."""
 KINDS = ("Small CPU", "Large CPU")
 KEPT_BY = ("/dev/shm",)
 
@@ -75,7 +79,7 @@ def design(seed: int) -> Design:
         for n in range(chance.randint(2, 5))
     )
     jobs = tuple(
-        (f"user{n}", chance.choice(places), chance.randint(4, 12), chance.uniform(4, 60))
+        (f"user{n}", chance.choice(places), chance.randint(4, 12), chance.uniform(4, 100))
         for n in range(chance.randint(1, 3))
     )
     names = [f"{site}.{name}" for site, name, _ in boxes]
@@ -120,13 +124,15 @@ class World:
         for host in self._everybody:
             host.boot()
         self.weather.begin()
-        calm_at = max((fault.at + fault.for_s for fault in self.weather.plan), default=0.0) + 1.0
+        plan = self.weather.plan
+        calm_at = max((fault.at + fault.for_s for fault in plan), default=0.0)
+        last_at = max((fault.at for fault in plan), default=0.0)
         while self.loop.time() < calm_at + PATIENCE_S and not self.watch.violations:
             await asyncio.sleep(LOOK_S)
             if self.loop.time() > calm_at:
                 self.weather.clear()
-                if self._is_well():
-                    break
+            if self.loop.time() > last_at and self._is_well():
+                break
         if not self.watch.violations:
             self._settle()
 
@@ -169,7 +175,9 @@ class World:
     def program_ended(self, host: Host, how: str, error: Exception | None) -> None:
         """A program has ended by itself."""
         self.watch.tell(f"{host.name} ends: {how}")
-        expected = host.disk.full or host.disk.gone or not host.wanted or how == "exit 0"
+        expected = (
+            host.disk.troubled or not host.wanted or isinstance(error, (DatabaseLost, DatabaseUnusable))
+        )
         if error is not None and not expected:
             self.watch.violated(f"{host.name} ends unexpectedly: {how}")
         elif how == "exit 4":
@@ -213,6 +221,7 @@ def run(seed: int, plan: Sequence[Fault] | None = None) -> Outcome:
     loop = VirtualLoop()
     folder = Path(tempfile.mkdtemp(prefix="fleet-", dir=next((d for d in KEPT_BY if Path(d).is_dir()), None)))
     gc.disable()  # what is collected, and when, must not make a difference
+    _freeze()
     try:
         world = World(seed, plan, loop, folder)
         disk.use(world.databases)
@@ -221,12 +230,21 @@ def run(seed: int, plan: Sequence[Fault] | None = None) -> Outcome:
             loop.run_until_complete(_life(world))
             outcome = _outcome(world)
             del world
-            gc.collect()
+            if seed % COLLECT_EVERY == 0:
+                gc.collect()
         return outcome
     finally:
         loop.close()
         gc.enable()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _freeze() -> None:
+    """Spare the collector all that was there before the first world."""
+    disk.engine()
+    gc.collect()
+    gc.freeze()
 
 
 def _outcome(world: World) -> Outcome:

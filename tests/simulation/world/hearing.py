@@ -12,7 +12,7 @@ from unittest.mock import patch
 import structlog
 
 from resonator.bus.gate import Gate
-from resonator_hub.database import DatabaseUnusable, Write
+from resonator_hub.database import DatabaseLost, DatabaseUnusable, Write
 from resonator_hub.journal import Journal
 from resonator_hub.scheduler.events import Event
 from simulation.world.process import CURRENT, Killed
@@ -84,7 +84,7 @@ def _unhandled(watch: Watch, context: dict[str, Any]) -> None:
     error, process = context.get("exception"), CURRENT.get()
     if isinstance(error, Killed) or (process is not None and not process.alive):
         return
-    if isinstance(error, DatabaseUnusable):
+    if isinstance(error, (DatabaseLost, DatabaseUnusable)):
         return  # the hub ends of it, and says so; not everybody who waits for an event is told again
     told = "" if error is None else "".join(traceback.format_exception(error))
     watch.error(_name(), str(context.get("message")), told)

@@ -26,7 +26,7 @@ class Host:
         self.world = world
         self.name = name
         self.offset_s = 0.0
-        self.disk = Disk(world.moment, world.watch.committed)
+        self.disk = Disk(world.moment, world.watch.written)
         self.process: Process | None = None
         self.wanted = False
         self.lives = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from resonator.bus.backoff import Backoff
 from resonator.bus.mqtt import MqttBus
 from resonator.ids import JobId
+from resonator_hub.bootstrap import _until_ended
 from resonator_hub.database import Database
 from resonator_hub.hub import Hub, Identity
 from resonator_hub.journal import Journal
@@ -36,15 +37,15 @@ class SimulatedHub:
         self.blobs = disk.Blobs(folder / "blobs", self.host.disk)
         self.hub: Hub | None = None
         self._rules = rules
+        self._shared = stream(world.seed, "database").random() < 0.5
         self._random = stream(world.seed, f"hub {name}")
         self.database = world.databases.create(name, self.host.disk)
 
     async def run(self, process: Process) -> None:
         """Be a hub from its start to its end, as `resonator_hub.bootstrap` puts it together."""
-        database = Database(disk.engine())
+        database = disk.SharedDatabase(disk.engine()) if self._shared else Database(disk.engine())
         process.at_death.append(self.database.rollback)
         stop = asyncio.Event()
-        database.on_end(lambda _error: stop.set())
         journal = Journal(database)
         slots, rules = 2, began(journal) or self._rules
         identity = Identity(SITE, self.name, journal.length() + 1, slots, rules)
@@ -55,9 +56,10 @@ class SimulatedHub:
         compute = SlowCompute(self._random, slots)
         hub = self.hub = Hub(identity, bus, compute, database, self.blobs)
         await hub.prepare()
+        hub.observe(self.world.watch)
         self._remembers(hub)
         async with bus:
-            await hub.run(stop)
+            await _until_ended(hub.run(stop), database)
 
     def _remembers(self, hub: Hub) -> None:
         """Nothing that was accepted may be unknown after a restart."""
