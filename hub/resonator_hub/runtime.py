@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from resonator_hub.full_disk import DiskUnusable, unusable
+from resonator.full_disk import DiskUnusable, unusable
 from resonator_hub.inbox import Inbox, Posted
 from resonator_hub.journal import Journal
 from resonator_hub.keeper import Keeper

@@ -18,6 +18,7 @@ from resonator import bundle
 from resonator.bus.blobs import BlobStore, digest_of
 from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
+from resonator.full_disk import DiskUnusable
 from resonator.ids import CandidateId, DeviceId
 from resonator.messages import (
     HubState,
@@ -30,7 +31,6 @@ from resonator_hub import replay
 from resonator_hub.build import LinkerMissing
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.frontends import ModelInvalid
-from resonator_hub.full_disk import DiskUnusable
 from resonator_hub.inbox import Clock, Inbox
 from resonator_hub.journal import Journal
 from resonator_hub.records import Records

@@ -10,6 +10,7 @@ from enum import IntEnum
 import typer
 
 from resonator.errors import InputInvalid, Refused, ResonatorError, Unreachable
+from resonator.full_disk import unusable
 from resonator.messages import JobState
 
 
@@ -56,6 +57,11 @@ def reported() -> Iterator[None]:
         raise typer.Exit(code_of(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
+        if (told := unusable(error)) is None:
+            raise
+        say(str(told))
+        raise typer.Exit(code_of(told)) from None
 
 
 def say(sentence: str) -> None:
