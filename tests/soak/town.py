@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fakes.disks import SmallDisk
 from fakes.guarantees import Evidence, pending, read_books
 from fakes.postgres import Postgres
 from fakes.sites import SITES, Federation, federation
 from fakes.stories import AgentLife, read
 from resonator.ids import DeviceId, JobId, device_id
 from resonator_hub.database import Database
-from soak.disks import SmallDisk
 from soak.services import Death, Service
 
 BOXES = ("box1", "box2")
