@@ -39,7 +39,7 @@ class Service:
         if not self._address:
             return
         while True:
-            said = status()
+            said = _told(status)
             news = [] if said == self._said else [f"STATUS={said}"]
             self._tell("WATCHDOG=1", *news)
             self._said = said
@@ -56,3 +56,12 @@ class Service:
                 sock.sendto("\n".join(assignments).encode(), address)
         except OSError as error:
             log.debug("the service manager does not listen", reason=str(error))
+
+
+def _told(status: Callable[[], str]) -> str:
+    """Return the status; a sentence that cannot be made is no reason to be restarted."""
+    try:
+        return status()
+    except Exception:
+        log.exception("the status cannot be told")
+        return "the status cannot be told: see the log"

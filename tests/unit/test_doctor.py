@@ -27,6 +27,8 @@ from resonator_agent import doctor as box
 from resonator_agent.outbox import Kept, Outbox
 from resonator_hub import doctor as hub
 from resonator_hub.database import JOURNAL, Database, sqlite_url
+from resonator_hub.leadership import Leadership
+from resonator_hub.watch.vitals import Vitals
 
 NOW = datetime.now(timezone.utc)
 YEAR = datetime(2026, 11, 21, tzinfo=timezone.utc).timestamp()
@@ -274,6 +276,18 @@ def test_a_shared_database_is_well_read_only_or_not_there(server: Postgres) -> N
     level, says = only(hub.look_at_database(server.url("nowhere"), 5.0))
     assert (level, "cannot be used" in says) == ("failed", True)
     assert only(hub.look_at_database("mysql://here/it", 5.0))[0] == "failed"
+
+
+async def test_a_hub_that_leads_finds_its_shared_database_writable(server: Postgres, tmp_path: Path) -> None:
+    database = Database.open(server.fresh())
+    leadership = Leadership(database)
+    assert leadership.attempt()
+    vitals = Vitals(database, tmp_path)
+    await vitals.look()
+    assert vitals.signs.trouble == ""
+    assert (vitals.signs.database_bytes or 0) > 0
+    leadership.close()
+    database.close()
 
 
 def test_only_a_hub_that_is_here_is_looked_at(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,19 @@ async def test_a_watchdog_of_another_process_and_a_manager_that_is_gone_are_no_e
     await Service({}).keep_alive(lambda: pytest.fail("nobody asked"))
 
 
+async def test_a_status_that_cannot_be_made_does_not_silence_the_watchdog(
+    manager: tuple[str, socket.socket],
+) -> None:
+    address, listening = manager
+    service = Service({"NOTIFY_SOCKET": address})
+    telling = asyncio.ensure_future(service.keep_alive(lambda: {}["sentence"]))
+    said = await asyncio.to_thread(listening.recv, 100)
+    telling.cancel()
+    assert said == b"WATCHDOG=1\nSTATUS=the status cannot be told: see the log"
+    with contextlib.suppress(asyncio.CancelledError):
+        await telling
+
+
 @pytest.mark.parametrize("unit", ["resonator-hub.service", "resonator-agent.service"])
 def test_systemd_waits_for_a_service_and_restarts_one_that_hangs(unit: str) -> None:
     lines = (DEPLOY / unit).read_text().splitlines()

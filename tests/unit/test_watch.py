@@ -255,6 +255,9 @@ async def test_a_database_that_takes_no_writes_is_told(tmp_path: Path) -> None:
     readonly.close()
     assert "readonly" in vitals.signs.trouble
     assert vitals.signs.disk_free_bytes is not None
+    gone = Vitals(readonly, tmp_path / "gone")
+    await gone.look()
+    assert gone.signs.trouble == "the state directory cannot be used: No such file or directory"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, false, text, update
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import SQLAlchemyError
 
 from resonator_hub.database import Database
 from resonator_hub.tables import EVENTS
@@ -50,14 +50,17 @@ class Vitals:
         self.signs = await looking
 
     def _look(self) -> Signs:
-        free = shutil.disk_usage(self._state).free
+        free: int | None = None
         try:
+            free = shutil.disk_usage(self._state).free
             with self._database.unguarded() as connection:
                 # No row is changed, but it takes what writing does: the lock, and a database open to it.
                 connection.execute(update(EVENTS).where(false()).values(seq=EVENTS.c.seq))
                 return Signs("", _bytes(connection), free)
-        except DatabaseError as error:
-            return Signs(f"the database takes no writes: {error.orig}", None, free)
+        except OSError as error:
+            return Signs(f"the state directory cannot be used: {error.strerror}")
+        except SQLAlchemyError as error:
+            return Signs(f"the database takes no writes: {getattr(error, 'orig', error)}", None, free)
 
 
 def _bytes(connection: Connection) -> int:
