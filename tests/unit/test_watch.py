@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from resonator.bus.gate import Gate
 from resonator.errors import InputInvalid
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, DeviceId, JobId, TaskId
-from resonator.messages import JobState, JobStatus, KernelResult, Status
+from resonator.messages import JobState, JobStatus, KernelPush, KernelResult, Status
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.hub import Hub
 from resonator_hub.scheduler import commands, events
@@ -99,6 +99,11 @@ async def metrics(port: int) -> dict[str, float]:
     }
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
 # --- metrics ----------------------------------------------------------------------------------------------
 
 
@@ -140,9 +145,7 @@ async def test_queues_show_while_a_device_is_busy(house: House, tmp_path: Path) 
     async with house.hub(killed=True) as hub, watched(hub, tmp_path) as (_, port):
         house.device.paused.clear()
         await house.submit(trials=8)
-        async with asyncio.timeout(20):
-            while not house.device.pushed:
-                await asyncio.sleep(0)
+        await house.broker.wait_for(KernelPush)
         found = await metrics(port)
     assert found["resonator_jobs phase=tuning"] == 1
     assert found["resonator_windows state=open"] == 1
@@ -314,9 +317,7 @@ async def test_what_happens_is_logged_with_job_device_and_epoch(house: House) ->
             await house.submit(trials=8)
             await house.ended()
             await house.device.announce(status=Status.OFFLINE)
-            async with asyncio.timeout(20):
-                while not [line for line in logged if line["event"] == "device lost"]:
-                    await asyncio.sleep(0)
+            await asyncio.wait_for(until(lambda: logged[-1]["event"] == "device lost"), 20.0)
     lines = {line["event"]: line for line in logged}
     window = {"job": "j", "device": BOX, "epoch": 1}
     for event, keys in {
