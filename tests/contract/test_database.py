@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,18 +12,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, select, text
 
-from fakes.postgres import Postgres, postgres
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, DeviceId, JobId, TaskId
 from resonator.jobspec import Budget, JobBody, Metadata, ModelSpec, TargetSpec, TuningJob
 from resonator.messages import Identity, Offer
 from resonator.tensors import TensorSpec
 from resonator_hub import database_url
-from resonator_hub.database import Database, put, sqlite_url
+from resonator_hub.database import Database, put
 from resonator_hub.fleet import Registry
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.journal import Journal
-from resonator_hub.leadership import Leadership
 from resonator_hub.records import Catalog, Lesson, Records
 from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import Record
@@ -33,33 +30,6 @@ from resonator_hub.tables import DEVICES, METADATA
 
 HARDWARE, WORKLOAD = "cpu znver4", "a" * 64
 JOB, TASK = JobId("j"), TaskId("j/t0")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "hub.db")
-    server: Postgres = request.getfixturevalue("server")
-    return server.fresh()
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    """A database as a hub has it: its own file, or one that is shared and led."""
-    database = Database.open(url)
-    leadership = None if database.own else Leadership(database)
-    assert leadership is None or leadership.attempt()
-    yield database
-    if leadership is not None:
-        leadership.close()
-    database.close()
 
 
 def record(

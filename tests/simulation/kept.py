@@ -83,6 +83,18 @@ class KeptFleet(Simulator):
         super()._perform(command)
 
 
+def played(jobs: int, *, apart_s: float, slots: int = 2) -> list[e.Event]:
+    """Return what happens to six boxes until so many jobs have ended, one of which comes every `apart_s`."""
+    world = Simulator(stages=Stages(spread=0.3), faults=WEATHER, slots=slots, seed=7)
+    world.journal = []
+    for number in range(6):
+        world.add_box(f"lab/box{number}")
+    for number in range(jobs):
+        world.add_job(f"job{number}", tasks=2, trials=48, at=number * apart_s)
+    world.run()
+    return world.journal
+
+
 def restarted(folder: Path) -> tuple[Scheduler, int]:
     """Return what a hub knows that starts with this journal, and how many events it folded for that."""
     database = Database.open(sqlite_url(folder / JOURNAL))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,25 +23,14 @@ from resonator_hub.runtime import Runtime
 from resonator_hub.scheduler import Scheduler, commands, events
 from resonator_hub.snapshots import DAY_S, Moment, Snapshots, needed
 from resonator_hub.tables import EVENTS, SNAPSHOTS
-from simulation.fleets import ROUGH, fleet
+from simulation.kept import played
 
 RULES = Rules("load_aware", batch=16, window_s=60.0)
 EVERY = 200
 WEEK_S = 7 * DAY_S
 
 
-def played() -> list[events.Event]:
-    """Return what happens to a small fleet until its jobs have ended, a job a day."""
-    world = fleet(devices=6, jobs=0, slots=2, faults=replace(ROUGH, loss_every_s=DAY_S))
-    world.journal = []
-    for number in range(10):
-        world.add_job(f"job{number}", tasks=2, trials=48, at=number * DAY_S)
-    world.run(until=20 * DAY_S)
-    assert len(world.ended) == 10
-    return world.journal
-
-
-PLAYED = played()
+PLAYED = played(10, apart_s=DAY_S)
 
 
 class Life:
