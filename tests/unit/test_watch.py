@@ -317,7 +317,9 @@ async def test_what_happens_is_logged_with_job_device_and_epoch(house: House) ->
             await house.submit(trials=8)
             await house.ended()
             await house.device.announce(status=Status.OFFLINE)
-            await asyncio.wait_for(until(lambda: logged[-1]["event"] == "device lost"), 20.0)
+            await asyncio.wait_for(
+                until(lambda: any(line["event"] == "device lost" for line in logged)), 20.0
+            )
     lines = {line["event"]: line for line in logged}
     window = {"job": "j", "device": BOX, "epoch": 1}
     for event, keys in {
