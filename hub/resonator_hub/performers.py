@@ -99,7 +99,7 @@ class Acts:
 
     def _report(self, command: Report) -> None:
         self._forget_ended(command)
-        self.board.report(command.job)
+        self.board.report(command.job, ended=command.ended)
 
     def _forget_ended(self, command: Report) -> None:
         if command.ended:

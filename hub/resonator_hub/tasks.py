@@ -28,6 +28,9 @@ class Tasks:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._running
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def start(self, key: Hashable, work: Coroutine[None, None, None]) -> None:
         """Run `work` until it ends or `stop(key)`."""
         self.stop(key)

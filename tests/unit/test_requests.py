@@ -319,6 +319,39 @@ async def test_a_message_for_others_and_one_on_a_foreign_topic_are_counted(offic
 # --- the board ----------------------------------------------------------------------------------------------
 
 
+async def test_the_more_jobs_change_the_less_often_each_is_told(tmp_path: Path) -> None:
+    async with shell(tmp_path) as base:
+        board = Board(base.peer, lambda job: JobStatus(job=job, name="n", state=JobState.QUEUED), owner)
+
+        assert [board.pause_s(jobs) for jobs in (1, 10, 1000)] == [0.2, 0.2, 20.0]
+
+
+async def test_the_end_of_a_job_is_told_at_once_and_so_is_what_is_due_at_the_end(tmp_path: Path) -> None:
+    async with shell(tmp_path) as base:
+        state = {JobId(name): JobState.RUNNING for name in ("a", "b")}
+        board = Board(
+            base.peer, lambda job: JobStatus(job=job, name="n", state=state[job]), owner, interval_s=3600.0
+        )
+        for job in state:
+            board.report(job)
+        await base.broker.wait_for(JobStatus, 2)
+        state[JobId("a")] = JobState.SUCCEEDED
+        board.report(JobId("a"), ended=True)
+        told = await base.broker.wait_for(JobStatus, 3)
+        assert isinstance(told.message, JobStatus)
+        assert (told.message.job, told.message.state) == ("a", JobState.SUCCEEDED)
+        state[JobId("b")] = JobState.CANCELED
+        board.report(JobId("b"))
+        await board.close(5.0)
+        told = await base.broker.wait_for(JobStatus, 4)
+        assert isinstance(told.message, JobStatus)
+        assert (told.message.job, told.message.state) == ("b", JobState.CANCELED)
+
+
+def owner(_job: JobId) -> tuple[str, str]:
+    return SITE, CLIENT
+
+
 async def test_many_changes_are_one_message_and_the_last_is_always_told(tmp_path: Path) -> None:
     trials = [0]
     async with shell(tmp_path) as base:

@@ -1,4 +1,6 @@
-"""The public status of jobs: retained on the bus at each change, at most a few times a second."""
+"""The public status of jobs: retained on the bus at each change, at most a few times a second, the less the
+more jobs there are: what people look at must not keep boxes waiting.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ from resonator.bus.peer import Peer
 from resonator.errors import BusUnreachable
 from resonator.ids import JobId
 from resonator.messages import JobStatus
-from resonator_hub.tasks import Tasks
+from resonator_hub.tasks import Tasks, happens
 
 log = structlog.get_logger(__name__)
 INTERVAL_S = 0.2
+MOST_A_SECOND = 50
+"""How many statuses of all jobs are published in a second, but for first and last ones."""
 
 
 class Board:
@@ -39,15 +43,21 @@ class Board:
         self._interval_s = interval_s
         self._changed: set[JobId] = set()
         self._tasks = Tasks()
+        self._closing = asyncio.Event()
 
-    def report(self, job: JobId) -> None:
-        """Publish a job's status soon."""
+    def report(self, job: JobId, *, ended: bool = False) -> None:
+        """Publish a job's status soon, or at once when it has ended."""
         self._changed.add(job)
-        if job not in self._tasks:
+        if ended or job not in self._tasks:
             self._tasks.start(job, self._publish(job))
+
+    def pause_s(self, jobs: int) -> float:
+        """Return how long a job's next status waits, where so many jobs change."""
+        return max(self._interval_s, jobs / MOST_A_SECOND)
 
     async def close(self, timeout_s: float) -> None:
         """Publish what is still due, for at most `timeout_s` seconds, and stop."""
+        self._closing.set()
         await self._tasks.finish(timeout_s)
 
     async def _publish(self, job: JobId) -> None:
@@ -62,4 +72,4 @@ class Board:
             except BusUnreachable as error:
                 log.warning("status not published yet", job=job, reason=str(error))
                 self._changed.add(job)
-            await asyncio.sleep(self._interval_s)
+            await happens(self._closing, self.pause_s(len(self._tasks)))
