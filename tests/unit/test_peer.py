@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from resonator.bus import codec, topics
+from resonator.bus import peer as peers
 from resonator.bus.gate import Gate
 from resonator.bus.peer import REMEMBERED, Peer, Received
 from resonator.bus.port import Delivery
@@ -194,6 +195,24 @@ async def test_what_one_sender_says_makes_no_other_sender_forgotten(peer: Peer, 
 
     heard = await asyncio.wait_for(enough, 60)
     assert heard[-1].repeated
+
+
+async def test_many_senders_together_take_no_more_memory_than_there_is(
+    peer: Peer, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given room for 20 ids of all senders, and four of them
+    monkeypatch.setattr(peers, "REMEMBERED_OF_ALL", 20)
+    enough = await hear(peer, 42)
+    boxes = [topics.client_dn("s", f"box-{number}") for number in range(4)]
+    for number in range(10):
+        for box in boxes:
+            wire.say(JobQuery(), id=str(number), topic=box)
+    # When one says its latest again, and one that is six old
+    wire.say(JobQuery(), id="9", topic=boxes[0])
+    wire.say(JobQuery(), id="4", topic=boxes[0])
+    # Then five of each are remembered
+    heard = await asyncio.wait_for(enough, 60)
+    assert [received.repeated for received in heard[-2:]] == [True, False]
 
 
 async def test_what_is_no_message_is_counted_and_changes_nothing(peer: Peer, wire: Wire) -> None:

@@ -25,7 +25,9 @@ log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
 REMEMBERED = 2000
 """How many message ids of each sender a party keeps to recognise repetitions."""
-SENDERS = 4096
+REMEMBERED_OF_ALL = 400_000
+"""How many of all senders together, of each the latest: 100 MB, where 2,000 boxes would take 1 GB."""
+SENDERS = 20_000
 """Of how many senders; those not heard for longest are forgotten first."""
 TURN_S = 0.005
 """How long messages are handled before all else that the program does has its turn."""
@@ -230,7 +232,8 @@ class Peer:
         repeated = message_id in heard
         heard[message_id] = None
         heard.move_to_end(message_id)
-        if len(heard) > REMEMBERED:
+        most = min(REMEMBERED, REMEMBERED_OF_ALL // len(self._heard))
+        while len(heard) > most:
             heard.popitem(last=False)
         return repeated
 
