@@ -15,6 +15,8 @@ from simulation.world.broker import Broker
 from simulation.world.wire import Lane, Wire
 
 RETRY_S = 5.0
+QUEUE = 20_000
+"""What `resonator site config` has a broker keep for a link that is cut, in messages."""
 UNDER_WAY = 20
 """Mosquitto's `max_inflight_messages`."""
 Message = tuple[str, bytes, bool]
@@ -28,7 +30,7 @@ class Channel:
 
     def __init__(self, home: Broker, target: Broker, filters: tuple[str, ...], wire: Wire) -> None:
         self.wire = wire
-        self.limit = 100_000
+        self.limit = QUEUE
         self.dropped = 0
         self._home = home
         self._target = target

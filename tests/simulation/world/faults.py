@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simulation.world.bridge import QUEUE
 from simulation.world.network import CLOUD
 from simulation.world.wire import Mischief, Wire
 
@@ -173,7 +174,7 @@ def _slow(world: World, fault: Fault) -> None:
 def _short_queue(world: World, fault: Fault) -> None:
     bridge = world.network.bridges[fault.target]
     for channel in (bridge.up, bridge.down):
-        _later(world, fault, setattr, channel, "limit", channel.limit)
+        _later(world, fault, setattr, channel, "limit", QUEUE)
         channel.limit = int(fault.amount)
 
 

@@ -30,7 +30,6 @@ UNHEARD_OF = {
     "unusable",
     "of a kernel not given",
     "of another window",
-    "withheld",
     "flood",
 }
 """Why nothing of honest parties is ever refused."""
