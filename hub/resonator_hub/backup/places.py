@@ -1,4 +1,4 @@
-"""Where a backup is kept: in a folder, to which later ones add, or in one tar file.
+"""Where a backup is kept: in a folder, where the next one takes its place, or in one tar file.
 
 Both hold `manifest.json`, the rows as `rows-<digest>.gz`, and blobs as `blobs/aa/aabbcc...`. The manifest is
 written last, and says which rows belong to it: a backup that was broken off leaves the one before as it was.
@@ -82,7 +82,7 @@ class Folder:
         self._blobs().put(data)
 
     def finish(self, rows: Path, manifest: Manifest) -> None:
-        """Put rows and manifest on the disk, and then forget the rows of an earlier backup."""
+        """Put rows and manifest on the disk, and then forget what only an earlier backup needs."""
         target = self._path / _rows_name(manifest)
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(rows, "rb") as file:
@@ -91,6 +91,10 @@ class Folder:
         for other in self._path.glob("rows-*.gz"):
             if other != target:
                 other.unlink()
+        needed = set(manifest.blobs)
+        for blob in self._path.glob("blobs/??/*"):
+            if blob.name not in needed:
+                blob.unlink()
 
     def manifest(self) -> Manifest:
         """Return what is here; raises InputInvalid when it is no backup."""
@@ -193,6 +197,8 @@ class Tarball:
         except tarfile.TarError as error:
             raise InputInvalid(f"{self._path} is no backup: {error}") from None
         except KeyError:
+            if name == _MANIFEST:
+                raise InputInvalid(f"{self._path} is no backup: it has no {name}") from None
             raise BackupDamaged(f"{self._path} has lost {name}") from None
         assert found is not None, "it holds files alone"
         return found

@@ -18,7 +18,7 @@ from resonator_hub.backup import rows
 from resonator_hub.backup.making import Progress
 from resonator_hub.backup.places import Manifest, Place
 from resonator_hub.database import JOURNAL, Database, sqlite_url
-from resonator_hub.leadership import BEAT_S, LOOK_S, SILENCE_S, Leadership
+from resonator_hub.leadership import LOOK_S, Leadership
 from resonator_hub.lock import StateLock
 from resonator_hub.tables import EVENTS, LEADERSHIP
 
@@ -125,8 +125,9 @@ def _ours(url: str) -> Iterator[Database]:
 
 
 def _lead(leadership: Leadership, database: Database) -> None:
-    give_up = time.monotonic() + SILENCE_S + 2 * BEAT_S
+    """Wait until whoever led is silent for long enough; raises Refused as soon as he beats."""
+    before = leadership.reign()
     while not leadership.attempt():
-        if time.monotonic() > give_up:
+        if leadership.reign().beat != before.beat:
             raise Refused(f"{leadership.told()} the database {database}: stop that hub, and its standbys")
         time.sleep(LOOK_S)
