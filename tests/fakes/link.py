@@ -50,6 +50,8 @@ class Link:
         """Bytes that have arrived, both ways."""
         self.passing = asyncio.Event()
         self.swallowing = False
+        self.swallowed = asyncio.Event()
+        """Set when a silence has swallowed something."""
         self.random = random.Random(seed)
         self.passing.set()
         self._target, self._host, self._port = target, host, 0
@@ -90,6 +92,7 @@ class Link:
     def silence(self) -> None:
         """Have everything vanish from now on, what is under way included, as behind a pulled cable."""
         self.swallowing = True
+        self.swallowed.clear()
 
     def stall(self) -> None:
         """Hold everything back, and let it through at `restore()`, late."""
@@ -146,6 +149,10 @@ class _Connection:
         for _, writer in (self._near, self._far):
             _reset(writer)
 
+    def _lose(self) -> None:
+        self.has_lost = True
+        self._link.swallowed.set()
+
     async def run(self) -> None:
         """Carry bytes both ways until both ends are through, or one has broken."""
         ways = [
@@ -161,7 +168,7 @@ class _Connection:
         try:
             async for data in way.arriving():
                 if self._link.swallowing:
-                    self.has_lost = True
+                    self._lose()
                     continue
                 sink.write(data)
                 await sink.drain()
@@ -179,7 +186,7 @@ class _Connection:
             while data := await source.read(CHUNK):
                 await way.send(data)
         if self._link.swallowing:
-            self.has_lost = True  # the goodbye, for one
+            self._lose()  # the goodbye, for one
         way.end()
 
 

@@ -2,7 +2,7 @@
 
     python two_machines.py HOME NAME ADDRESS HOST NAME ADDRESS HOST SCRIPT...
 
-Both have a home folder below HOME and know each other's HOST by name. A script that begins with `# at NAME` is
+Both have a home folder below HOME and know each other by HOST. A script that begins with `# at NAME` is
 typed at that machine, in its only shell. This needs a mount and a network namespace of its own.
 """
 
