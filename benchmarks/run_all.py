@@ -26,7 +26,7 @@ SHORT = (
     "bus",
 )
 """Scripts with a short form for QUICK=1, the table's first six rows first."""
-LONG = ("models", "warm_start", "savings", "trust", "flood")
+LONG = ("models", "warm_start", "savings", "trust", "flood", "load", "dask", "year")
 """Scripts that QUICK=1 leaves out: cut short they mean nothing, or its ten minutes have no place for them."""
 
 
