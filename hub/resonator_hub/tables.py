@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -20,11 +21,13 @@ from sqlalchemy import (
 METADATA = MetaData()
 _NAME = String(200)
 _DIGEST = String(64)
+_COUNT = BigInteger().with_variant(Integer, "sqlite")
+"""What grows without end; SQLite counts rows by itself in an Integer alone, which is as large there."""
 
 EVENTS = Table(
     "events",
     METADATA,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", _COUNT, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
     Column("name", String(64), nullable=False),
     Column("body", Text, nullable=False),
@@ -35,7 +38,7 @@ EVENTS = Table(
 SNAPSHOTS = Table(
     "snapshots",
     METADATA,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", _COUNT, primary_key=True, autoincrement=False),
     Column("at", Float, nullable=False),
     Column("ended", Integer, nullable=False),
     Column("first", Boolean, nullable=False),
@@ -133,7 +136,7 @@ TUNED = Table(
 RECORDS = Table(
     "records",
     METADATA,
-    Column("record", Integer, primary_key=True, autoincrement=True),
+    Column("record", _COUNT, primary_key=True, autoincrement=True),
     Column("candidate", _NAME, nullable=False),
     Column("job", _NAME, nullable=False),
     Column("task", _NAME, nullable=False),
@@ -160,7 +163,7 @@ COST_MODELS = Table(
     METADATA,
     Column("hardware", Text, primary_key=True),
     Column("digest", _DIGEST, nullable=False),
-    Column("learned", Integer, nullable=False),
+    Column("learned", _COUNT, nullable=False),
 )
 """The current cost model of each kind of hardware, and up to which record it has learned."""
 

@@ -272,3 +272,11 @@ def test_of_many_who_migrate_at_once_each_finds_the_tables_whole(url: str) -> No
 
     with ThreadPoolExecutor(4) as together:
         assert list(together.map(migrated, range(4))) == [0, 0, 0, 0]
+
+
+def test_numbers_do_not_end_with_31_bits(database: Database) -> None:
+    journal, far = Journal(database), 2**40
+    row = {"seq": far, "at": 1.0, "name": "Tick", "body": '{"at": 1.0}'}
+    database.write(lambda connection: connection.execute(insert(EVENTS).values(row)))
+    assert journal.length() == far
+    assert list(journal.events(after=far - 1)) == [events.Tick(1.0)]

@@ -7,13 +7,15 @@ revision = "0001"
 down_revision = None
 NAME = sa.String(200)
 DIGEST = sa.String(64)
+# SQLite counts rows by itself in a column of this type alone, which is as large there.
+COUNT = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
         "events",
-        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("seq", COUNT, primary_key=True, autoincrement=True),
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("body", sa.Text, nullable=False),
@@ -24,7 +26,7 @@ def upgrade() -> None:
         "cost_models",
         sa.Column("hardware", sa.Text, primary_key=True),
         sa.Column("digest", DIGEST, nullable=False),
-        sa.Column("learned", sa.Integer, nullable=False),
+        sa.Column("learned", COUNT, nullable=False),
     )
     op.create_table(
         "devices",
@@ -73,7 +75,7 @@ def _create_jobs() -> None:
 def _create_records() -> None:
     op.create_table(
         "records",
-        sa.Column("record", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("record", COUNT, primary_key=True, autoincrement=True),
         sa.Column("candidate", NAME, nullable=False),
         sa.Column("job", NAME, nullable=False),
         sa.Column("task", NAME, nullable=False),

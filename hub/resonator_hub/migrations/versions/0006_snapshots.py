@@ -5,13 +5,14 @@ from alembic import op
 
 revision = "0006"
 down_revision = "0005"
+COUNT = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
     """Create the tables, and find events by their kinds."""
     op.create_table(
         "snapshots",
-        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("seq", COUNT, primary_key=True, autoincrement=False),
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("ended", sa.Integer, nullable=False),
         sa.Column("first", sa.Boolean, nullable=False),
