@@ -169,6 +169,7 @@ class Hub:
 
     async def _announce(self) -> None:
         await self.peer.send(self.identity.topic, self.identity.state(online=True), retain=True)
+        self._board.say_again()
 
     async def _say_goodbye(self) -> None:
         await self._submissions.close()

@@ -104,6 +104,7 @@ class Acts:
     def _forget_ended(self, command: Report) -> None:
         if command.ended:
             self.measuring.forget(command.job)
+            self.board.ended(command.job)
 
 
 def failed(command: Command, error: Exception, at: float) -> Answer:

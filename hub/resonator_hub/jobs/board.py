@@ -5,6 +5,7 @@ more jobs there are: what people look at must not keep boxes waiting.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -20,6 +21,8 @@ log = structlog.get_logger(__name__)
 INTERVAL_S = 0.2
 MOST_A_SECOND = 50
 """How many statuses of all jobs are published in a second, but for first and last ones."""
+LATELY = 20
+"""Of how many jobs that ended last it is said again at every connection that they did."""
 
 
 class Board:
@@ -42,6 +45,7 @@ class Board:
         self._owner = owner
         self._interval_s = interval_s
         self._changed: set[JobId] = set()
+        self._ended: deque[JobId] = deque(maxlen=LATELY)
         self._tasks = Tasks()
         self._closing = asyncio.Event()
 
@@ -50,6 +54,15 @@ class Board:
         self._changed.add(job)
         if ended or job not in self._tasks:
             self._tasks.start(job, self._publish(job))
+
+    def ended(self, job: JobId) -> None:
+        """Remember that a job has ended, in this life or in an earlier one, whose word may have been lost."""
+        self._ended.append(job)
+
+    def say_again(self) -> None:
+        """Publish the last statuses again: of a job that goes on there will be others."""
+        for job in self._ended:
+            self.report(job, ended=True)
 
     def pause_s(self, jobs: int) -> float:
         """Return how long a job's next status waits, where so many jobs change."""
