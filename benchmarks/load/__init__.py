@@ -1,1 +1,1 @@
-"""A fleet for `bench_load.py`: real sockets, codec and state machines, but boxes that wait instead of measuring."""
+"""A fleet for `bench_load.py`: real sockets, codec and state machines, but boxes that only wait."""

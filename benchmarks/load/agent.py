@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mqtt5
-from load.session import Session
 
+from load.session import Session
 from resonator.bus import codec, topics
 from resonator.bus.backoff import Backoff
 from resonator.bus.peer import new_id

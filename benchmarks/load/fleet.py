@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 
 from load.agent import KEEPALIVE_S, Agent, Plan, Tally
-from load.gauges import allow_sockets, log_warnings, print_each_second, quantiles
-
+from load.gauges import allow_sockets, print_each_second, quantiles
+from resonator.cli import logs
 from resonator.settings import DEFAULT_SITE
 
 _TICK_S = 0.5
 
 
-async def main(plan: Plan, count: int, results: Path) -> None:
-    """Live until SIGTERM."""
+async def main(plan: Plan, count: int) -> Tally:
+    """Live until SIGTERM; return what was done."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -34,7 +34,7 @@ async def main(plan: Plan, count: int, results: Path) -> None:
     await stop.wait()
     telling.cancel()
     tending.cancel()
-    results.write_text("".join(f"{line}\n" for line in tally.results))
+    return tally
 
 
 async def tend(agents: list[Agent]) -> None:
@@ -73,6 +73,7 @@ def told(tally: Tally) -> dict[str, object]:
 if __name__ == "__main__":
     host, port, count, least_s, most_s, results = sys.argv[1:]
     allow_sockets()
-    log_warnings()
+    logs.configure()
     plan = Plan(host, int(port), DEFAULT_SITE, (float(least_s), float(most_s)))
-    asyncio.run(main(plan, int(count), Path(results)))
+    done = asyncio.run(main(plan, int(count)))
+    Path(results).write_text("".join(f"{line}\n" for line in done.results))

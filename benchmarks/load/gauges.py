@@ -1,22 +1,18 @@
-"""What processes take, and what they tell of themselves: a line of JSON on their standard output each second."""
+"""What processes take, and what they tell of themselves: a line of JSON on standard output each second."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import resource
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -32,14 +28,6 @@ async def print_each_second(told: Callable[[], dict[str, object]]) -> None:
     while True:
         await asyncio.sleep(1.0)
         print(json.dumps({"at": time.monotonic(), **told()}), flush=True)
-
-
-def log_warnings() -> None:
-    """Log warnings and worse, where they do not get between the lines of JSON."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def quantiles(values: list[float]) -> list[float]:
@@ -84,10 +72,9 @@ class Teller:
         deadline = time.monotonic() + patience_s
         with self._news:
             while not (self.latest and fulfilled(self.latest)):
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or self.process.poll() is not None or not self._news.wait(min(left_s, 5.0)):
-                    if time.monotonic() >= deadline or self.process.poll() is not None:
-                        raise TimeoutError(f"{self.process.args!r} told at last: {self.latest}")
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise TimeoutError(f"{self.process.args!r} told at last: {self.latest}")
+                self._news.wait(1.0)
             return self.latest
 
     def next(self) -> dict[str, Any]:
@@ -99,8 +86,16 @@ class Teller:
         """Ask the process to leave, and return its last line."""
         self.process.terminate()
         self.process.wait(60)
-        self._reader.join(10)
+        self.close()
         return self.latest
+
+    def close(self) -> None:
+        """End the process if it still runs, and let go of what it told."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -20,15 +20,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from load.gauges import allow_sockets, log_warnings, print_each_second
+import numpy as np
 
+from load.gauges import allow_sockets, print_each_second
 from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
 from resonator.bus.port import Delivery
+from resonator.cli import logs
 from resonator.messages import DeviceState
 from resonator.tensors import TensorSpec
 from resonator_hub.artifacts import Compiled
 from resonator_hub.build import Kernel
+from resonator_hub.cost_model import Sample, pack_features, update
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.frontends import Extraction, ModelCard, Workload
 from resonator_hub.frontends.onnx import check
@@ -51,6 +54,8 @@ class Instant:
     def __init__(self, tasks: int) -> None:
         self._tasks = tasks
         self._random = random.Random(0)
+        samples = [Sample(pack_features(np.full((1, 164), row)), 1e-3 * row, "") for row in range(1, 9)]
+        self._cost_model = update(samples, None)
 
     async def run(self, function: Callable[..., Any], *arguments: object, timeout_s: float) -> Any:
         """Answer for a stage."""
@@ -74,8 +79,8 @@ class Instant:
         library += bytes(KERNEL_BYTES - len(library))
         return Kernel(library, _digest(library), (TENSOR, TENSOR))
 
-    def _update(self, samples: Sequence[object], previous: bytes | None) -> bytes:
-        return hashlib.sha256((previous or b"") + b"%d" % len(samples)).digest() * 4096
+    def _update(self, *_: object) -> bytes:
+        return self._cost_model
 
     def _compile_model(self, *_: object) -> Compiled:
         return Compiled(self._random.randbytes(KERNEL_BYTES), (TENSOR,), (TENSOR,), 0)
@@ -159,7 +164,7 @@ def _digest(data: bytes) -> str:
 
 if __name__ == "__main__":
     allow_sockets()
-    log_warnings()
+    logs.configure()
     os.environ["RESONATOR_HUB_CONFIG"] = os.devnull
     where, folder, tasks = sys.argv[1:]
     Path(folder).mkdir(parents=True, exist_ok=True)

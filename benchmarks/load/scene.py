@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from fleets import await_port, free_port
-from load.gauges import Taken, Teller, taken
 from operators import convolution
 
+from load.gauges import Taken, Teller, taken
 from resonator.client import Client
 from resonator.jobspec import TuningJob, validate
 from resonator_hub.authority import mosquitto
 
 HERE = Path(__file__).parent.parent
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
+TRIALS = 12
+"""How many trials a task may have: a first round has half of them, more would take longer to be built."""
 Told = dict[str, Any]
 
 
@@ -39,8 +41,8 @@ class Load:
     agents: int = 2000
     jobs: int = 50
     tasks: int = 40
-    kernel_s: tuple[float, float] = (2.0, 10.0)
-    warm_s: float = 30.0
+    kernel_s: tuple[float, float] = (10.0, 30.0)
+    warm_s: float = 20.0
     steady_s: float = 60.0
 
 
@@ -121,10 +123,11 @@ class Scene:
 
     def close(self) -> None:
         """End what still runs."""
-        running = [self.hub.process, self.broker] + ([self._agents.process] if self._agents else [])
-        for process in running:
-            process.kill()
-            process.wait()
+        for teller in (self._agents, self.hub):
+            if teller is not None:
+                teller.close()
+        self.broker.kill()
+        self.broker.wait()
 
     def _configuration(self) -> str:
         """Return what `resonator broker config` writes, but for who is let in: that is not measured here."""
@@ -147,7 +150,7 @@ def open_scene(load: Load, broker: str = "/usr/sbin/mosquitto") -> Iterator[Scen
 
 
 async def submit(scene: Scene) -> None:
-    """Submit all jobs, each with a model of its own; they do not end by themselves."""
+    """Submit all jobs, each with a model of its own."""
     import onnx
 
     async with Client.connect(scene.url) as client:
@@ -157,7 +160,7 @@ async def submit(scene: Scene) -> None:
             model.doc_string = f"model {number}"
             path = scene.folder / f"{number}.onnx"
             path.write_bytes(model.SerializeToString())
-            await client.submit(_job(number), path)
+            await client.submit(_job(number, TRIALS * scene.load.tasks), path)
 
 
 async def cancel_all(scene: Scene) -> None:
@@ -167,6 +170,6 @@ async def cancel_all(scene: Scene) -> None:
             await client.cancel(status.job)
 
 
-def _job(number: int) -> TuningJob:
-    spec = {"model": {"onnx": "model.onnx"}, "target": {"kind": "cpu"}, "budget": {"trials": 1_000_000}}
+def _job(number: int, trials: int) -> TuningJob:
+    spec = {"model": {"onnx": "model.onnx"}, "target": {"kind": "cpu"}, "budget": {"trials": trials}}
     return validate({"metadata": {"name": f"load-{number}"}, "spec": spec})

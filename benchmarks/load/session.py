@@ -1,4 +1,4 @@
-"""One MQTT 5 connection of a simulated agent: what agents need of the protocol, at a tenth of a client's price.
+"""One MQTT 5 connection of a simulated agent: what agents need of the protocol, for little.
 
 aiomqtt takes a thread for each dial, a task for each connection and five layers for each message: two
 thousand of it in one process would measure themselves.
@@ -34,7 +34,7 @@ class Listener(Protocol):
 
 
 class Session(asyncio.Protocol):
-    """A connection from CONNECT to its end; the broker's acknowledgements of what was published are counted."""
+    """A connection from CONNECT to its end."""
 
     def __init__(self, greeting: Any, filters: Sequence[str], listener: Listener) -> None:
         self._greeting = greeting
