@@ -8,6 +8,8 @@ import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from sqlalchemy import select
+
 import small_models
 from fakes.bus import MemoryBroker
 from fakes.compute import FakeCompute
@@ -24,6 +26,7 @@ from resonator_hub.hub import Hub, Identity
 from resonator_hub.journal import Journal
 from resonator_hub.rules import Rules, began
 from resonator_hub.scheduler import events
+from resonator_hub.tables import SNAPSHOTS
 
 JOB = JobId("j")
 RULES = Rules("load_aware", batch=4, window_s=30.0)
@@ -96,5 +99,14 @@ class House:
         database = Database.read(self.folder / "hub.db")
         try:
             return list(Journal(database).events())
+        finally:
+            database.close()
+
+    def snapshots(self) -> list[int]:
+        """Return after which events a snapshot was taken."""
+        database = Database.read(self.folder / "hub.db")
+        try:
+            with database.transaction() as connection:
+                return list(connection.execute(select(SNAPSHOTS.c.seq).order_by(SNAPSHOTS.c.seq)).scalars())
         finally:
             database.close()

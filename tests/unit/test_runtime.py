@@ -27,7 +27,7 @@ from resonator.messages import (
     KernelResult,
     WindowGrant,
 )
-from resonator_hub import replay
+from resonator_hub import keeper, replay
 from resonator_hub.build import LinkerMissing
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.frontends import ModelInvalid
@@ -419,9 +419,11 @@ async def test_presence_is_announced_and_taken_back(house: House) -> None:
 
 
 @pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("snapshot", [True, False])
 async def test_a_job_goes_on_after_a_restart_and_nothing_acknowledged_is_lost(
-    house: House, killed: bool
+    house: House, monkeypatch: pytest.MonkeyPatch, killed: bool, snapshot: bool
 ) -> None:
+    monkeypatch.setattr(keeper, "WORTHWHILE", 1 if snapshot else 10**6)
     async with house.hub(killed=killed):
         await house.submit(trials=24)
         await house.broker.wait_for(JobAccepted)
@@ -431,6 +433,7 @@ async def test_a_job_goes_on_after_a_restart_and_nothing_acknowledged_is_lost(
     before = len(house.journal())
     kept = [event for event in house.journal() if isinstance(event, events.Measured)]
     assert len(kept) >= len(acked & set(house.device.reported))
+    assert house.snapshots() == ([before] if snapshot else [])
     house.device.paused.set()
     async with house.hub():
         status = await house.ended()
