@@ -10,7 +10,7 @@ import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, create_engine, insert, select, text
 
 from resonator.failures import Failure, FailureKind
 from resonator.ids import CandidateId, DeviceId, JobId, TaskId
@@ -26,7 +26,7 @@ from resonator_hub.records import Catalog, Lesson, Records
 from resonator_hub.scheduler import events
 from resonator_hub.scheduler.commands import Record
 from resonator_hub.scheduler.events import Measured
-from resonator_hub.tables import DEVICES, METADATA
+from resonator_hub.tables import DEVICES, EVENTS, METADATA
 
 HARDWARE, WORKLOAD = "cpu znver4", "a" * 64
 JOB, TASK = JobId("j"), TaskId("j/t0")
