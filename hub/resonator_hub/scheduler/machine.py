@@ -386,8 +386,6 @@ class Scheduler:
         """How many late and repeated events were dropped, by reason."""
         return dict(self._desk.ignored)
 
-    # --- what it knows, kept ----------------------------------------------------------------------------
-
     def save(self) -> bytes:
         """Return all that decides what comes next; jobs that have ended are kept by themselves."""
         return save(self._desk)
