@@ -12,12 +12,15 @@ MOST_WINDOW = 16
 FIRST_TIMEOUT_S = 5.0
 MOST_TIMEOUT_S = 30.0
 MOST_ATTEMPTS = 10
+MOST_QUEUE_S = 1.0
+"""An answer that comes this much later than the fastest one waited behind others: the link is full."""
 
 
 @dataclass
 class _Asked:
-    """A range that is on its way: how often it was asked for, and when to ask again."""
+    """A range that is on its way: since when, how often it was asked for, and when to ask again."""
 
+    since: float
     attempts: int
     again_at: float
 
@@ -26,8 +29,9 @@ class Pull:
     """PURE: fetches `size` bytes of blob `digest` in chunks, `have` bytes of it being there already.
 
     Several requests are on their way at once, so that the round trip does not limit the throughput: the
-    window grows with each answer and halves when one is overdue, so that a slow link is not flooded. A
-    range is asked for again after a timeout that doubles; after ten times the pull ends with a `failure`.
+    window grows with each answer that comes quickly, shrinks with one that had to wait behind others, and
+    halves when one is overdue, so that a slow link is not flooded. A range is asked for again after a timeout
+    that doubles, and is longer where answers are slow; after ten times the pull ends with a `failure`.
     Times are seconds on any clock that does not go backwards.
     """
 
@@ -38,7 +42,11 @@ class Pull:
         self._written = have
         self._next = have
         self._window = FIRST_WINDOW
+        self._fastest_s = float("inf")
+        self._slow_s = 0.0
+        """How long an answer may well take: the longest of late."""
         self._asked: dict[int, _Asked] = {}
+        self._answered: list[_Asked] = []
         self._early: dict[int, bytes] = {}
 
     @property
@@ -60,6 +68,9 @@ class Pull:
         """Return what to ask for at `now`: overdue ranges first, then new ones inside the window."""
         if self.over:
             return []
+        for answered in self._answered:
+            self._learn(now - answered.since)
+        self._answered.clear()
         overdue = sorted(offset for offset, asked in self._asked.items() if asked.again_at <= now)
         if overdue:
             self._window = max(1, self._window // 2)
@@ -74,10 +85,17 @@ class Pull:
             self._next += asked[-1].length
         return asked
 
+    def _learn(self, took_s: float) -> None:
+        self._fastest_s = min(self._fastest_s, took_s)
+        self._slow_s = max(took_s, self._slow_s - (self._slow_s - took_s) / 8)
+        waited = took_s - self._fastest_s > MOST_QUEUE_S
+        self._window = max(1, self._window - 1) if waited else min(MOST_WINDOW, self._window + 1)
+
     def _ask(self, offset: int, now: float) -> BlobRequest:
-        attempts = self._asked[offset].attempts if offset in self._asked else 0
-        timeout_s = min(MOST_TIMEOUT_S, FIRST_TIMEOUT_S * 2.0**attempts)
-        self._asked[offset] = _Asked(attempts + 1, now + timeout_s)
+        before = self._asked.get(offset) or _Asked(now, 0, now)
+        timeout_s = min(MOST_TIMEOUT_S, FIRST_TIMEOUT_S * 2.0**before.attempts)
+        again_at = now + max(timeout_s, 2 * self._slow_s)
+        self._asked[offset] = _Asked(before.since, before.attempts + 1, again_at)
         return BlobRequest(digest=self.digest, offset=offset, length=self._length(offset))
 
     def _length(self, offset: int) -> int:
@@ -100,8 +118,7 @@ class Pull:
                 f"{len(answer.data)} bytes came for {self._length(answer.offset)} from {answer.offset} on"
             )
             return b""
-        del self._asked[answer.offset]
-        self._window = min(MOST_WINDOW, self._window + 1)
+        self._answered.append(self._asked.pop(answer.offset))
         self._early[answer.offset] = answer.data
         return self._in_order()
 

@@ -51,8 +51,8 @@ from resonator.trust import credentials_for
 from resonator.trust.seal import Seal
 
 M = TypeVar("M", bound=Message)
-_PULL_RATE = 256 * 1024
-"""Bytes a second that a hub must at least manage to pull while it considers a submission."""
+_PULL_RATE = 64 * 1024
+"""Bytes a second, half of 1 Mbit/s, that a hub must at least pull while it considers a submission."""
 
 
 class Client:
@@ -227,7 +227,7 @@ class Client:
         await self._blobs.pull(status.bundle, path)
         return status
 
-    # --- sites and devices ------------------------------------------------------------------------------------------
+    # --- sites and devices --------------------------------------------------------------------------------
 
     async def sites(self) -> tuple[SiteReport, ...]:
         """List the sites: how they are linked, what waits there; those that are cut off first."""
