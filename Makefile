@@ -6,9 +6,12 @@ STAMP := $(VENV)/.installed
 
 FUZZED := $(VENV)/.fuzzing
 RUNS ?= 10000000
+SEEDS ?= 1000
+FIRST ?= 1
+JOBS ?= 1
 MINUTES ?= 30
 
-.PHONY: demo test check bench soak fuzz lock schemas clean
+.PHONY: demo test check simulate bench soak fuzz lock schemas clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml requirements.lock
@@ -28,6 +31,9 @@ check: $(STAMP)  ## style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+simulate: $(STAMP)  ## SEEDS simulated fleets from FIRST on, in JOBS processes; SEED=123 replays one
+	cd tests && ../$(BIN)/python -m simulation.world $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS))
 
 bench: $(STAMP)  ## measurements, one script each, into benchmarks/RESULTS.md; QUICK=1 for short ones
 	$(BIN)/python benchmarks/run_all.py

@@ -54,6 +54,7 @@ class Box:
         process.at_death.append(memory.release)
         outbox = self.outbox = AgentOutbox(state / "outbox.sqlite", disk, watch.keeps, watch.forgets)
         process.at_death.append(outbox.close)
+        self.host.at_power_cut[:] = [outbox.lose_power]
         machine = awakened(self.identity, memory, credit=CREDIT)
         self._look_into(machine)
         bus = MqttBus(

@@ -1,4 +1,4 @@
-"""A bridge as `resonator site config` writes it, from a site's broker to the hub's: two queues that persist, and a presence on the hub's broker."""
+"""A bridge as `resonator site config` writes it: two queues that persist, and a presence on both brokers."""
 
 from __future__ import annotations
 

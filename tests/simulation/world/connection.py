@@ -1,4 +1,4 @@
-"""One connection of a client to a broker, in place of the one over MQTT: `MqttBus` does not see a difference."""
+"""A client's connection to a broker, in place of the one over MQTT: `MqttBus` does not see a difference."""
 
 from __future__ import annotations
 

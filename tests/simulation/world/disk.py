@@ -1,4 +1,4 @@
-"""The disks of the world: what was committed is there after a crash, what was not is gone; they may be full."""
+"""The disks of the world: what was committed is there after a crash, what was not is gone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Moment = Callable[[str], None]
 
 
 class Disk:
-    """Whether there is space; `moment` hears of every step that touches it, `committed` of what is for good."""
+    """Whether there is space; `moment` hears of every step on it, `committed` of what is there for good."""
 
     def __init__(self, moment: Moment, committed: Callable[[], None]) -> None:
         self.full = False
@@ -47,6 +47,7 @@ class Disk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+_FULL = 2
 CLOSED = "Cannot operate on a closed database."
 """By this SQLAlchemy knows that a connection is lost."""
 
@@ -55,6 +56,9 @@ class Connection(sqlite3.Connection):
     """A connection to a database in memory, which outlives the processes that use it."""
 
     disk: Disk
+    careful = False
+    """Whether what is on disk for good is kept apart, for a loss of power."""
+    _lasting = b""
 
     def commit(self) -> None:
         """Commit, unless the disk is full or the process ends just before; it may also end just after."""
@@ -67,10 +71,22 @@ class Connection(sqlite3.Connection):
         if self.disk.gone:
             raise sqlite3.ProgrammingError(CLOSED)
         super().commit()
+        self.settle()
         self.disk.committed()
         self.disk.moment("committed")
         if self.disk.gone:
             raise sqlite3.ProgrammingError(CLOSED)
+
+    def settle(self) -> None:
+        """Note what a loss of power would leave: all up to the last commit that waited for the disk."""
+        if self.careful and self.execute("PRAGMA synchronous").fetchone()[0] >= _FULL:
+            self._lasting = self.serialize()
+
+    def lose_power(self) -> None:
+        """Lose what no commit has waited for."""
+        self.rollback()
+        self.deserialize(self._lasting)
+        self.execute("PRAGMA foreign_keys=ON")
 
     def close(self) -> None:
         """Nobody closes it but the world, with its last reference; what was not committed is gone."""
@@ -217,6 +233,8 @@ class AgentOutbox(Outbox):
         self._disk = disk
         self._kept = kept
         self._forgotten = forgotten
+        self._path = path
+        self._lately: list[Kept] = []
         super().__init__(path)
 
     def add(self, kept: Kept) -> int:
@@ -226,6 +244,7 @@ class AgentOutbox(Outbox):
         except OSError:
             raise sqlite3.OperationalError("database or disk is full") from None
         dropped = super().add(kept)
+        self._lately.clear()
         self._kept(kept)
         self._disk.moment("kept")
         return dropped
@@ -236,6 +255,14 @@ class AgentOutbox(Outbox):
             self._disk.check("acknowledge")
         except OSError:
             raise sqlite3.OperationalError("database or disk is full") from None
+        self._lately += [kept for kept in self.pending() if kept.id in ids]
         forgotten = super().acknowledge(ids)
         self._forgotten(tuple(ids))
         return forgotten
+
+    def lose_power(self) -> None:
+        """Have those messages back that were forgotten without waiting for the disk."""
+        outbox = Outbox(self._path)
+        for kept in self._lately:
+            outbox.add(kept)
+        outbox.close()

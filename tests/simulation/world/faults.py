@@ -59,6 +59,9 @@ def draw(chance: random.Random, boxes: Sequence[str], sites: Sequence[str], with
         lambda at: Fault(at, "mischief", chance.choice([*boxes, "hub"]), chance.uniform(20, 200), 0.3),
         lambda at: Fault(at, "kill profiler", chance.choice(boxes)),
         lambda at: Fault(at, "drain", chance.choice(boxes)),
+        lambda at: Fault(at, "power cut", chance.choice(hosts), chance.uniform(1, 60)),
+        lambda at: Fault(at, "power cut", "hub", chance.uniform(1, 60)),
+        lambda at: Fault(at, "another hub", "hub", chance.uniform(10, 120), chance.choice([0, 1])),
         lambda at: Fault(at, "full", chance.choice(hosts), chance.uniform(1, 100)),
         lambda at: Fault(at, "database gone", "hub", chance.uniform(1, 100)),
         lambda at: Fault(at, "clock", chance.choice(hosts), 0.0, chance.choice([-1, 1]) * _jump(chance)),
@@ -132,6 +135,16 @@ def _later(world: World, fault: Fault, undo: Callable[..., None], *arguments: ob
 
 def _kill(world: World, fault: Fault) -> None:
     world.hosts[fault.target].kill(fault.for_s)
+
+
+def _power_cut(world: World, fault: Fault) -> None:
+    world.hosts[fault.target].power_cut(fault.for_s)
+
+
+def _another_hub(world: World, fault: Fault) -> None:
+    """Started by mistake, with a disk of its own; of the same name where there is an `amount`."""
+    twin = world.begin_twin(same_name=bool(fault.amount))
+    _later(world, fault, twin.host.retire)
 
 
 def _stop(world: World, fault: Fault) -> None:
@@ -208,6 +221,8 @@ def _host(world: World, fault: Fault) -> Host:
 
 _ACTS: dict[str, Callable[[World, Fault], None]] = {
     "kill": _kill,
+    "power cut": _power_cut,
+    "another hub": _another_hub,
     "stop": _stop,
     "kill broker": _kill_broker,
     "stop broker": _cut_all,

@@ -99,9 +99,11 @@ class World:
         self.databases = Databases()
         self.network = Network(seed, self.moment, self.watch.heard)
         self._serials = itertools.count(1)
+        self._bridging: list[asyncio.Future[None]] = []
         for site in drawn.sites:
             self.network.add_site(site)
-        self.hub = SimulatedHub(self, "hub", folder / "hub", drawn.rules)
+        self._folder, self._rules = folder, drawn.rules
+        self.hub = SimulatedHub(self, "hub", "hub", folder / "hub", drawn.rules)
         self.boxes = {
             f"{site}.{name}": Box(self, site, name, kind, folder / site / name)
             for site, name, kind in drawn.boxes
@@ -120,7 +122,7 @@ class World:
     async def live(self) -> None:
         """Live until everything is well after all that went wrong, or patience ends."""
         for bridge in self.network.bridges.values():
-            asyncio.ensure_future(bridge.run())
+            self._bridging.append(asyncio.ensure_future(bridge.run()))
         for host in self._everybody:
             host.boot()
         self.weather.begin()
@@ -150,12 +152,14 @@ class World:
 
     def end(self) -> None:
         """Take everything down."""
+        for bridging in self._bridging:
+            bridging.cancel()
         for host in self._everybody:
             host.retire()
             if host.process is not None:
                 host.process.bury()
 
-    # --- what its inhabitants tell ----------------------------------------------------------------------------
+    # --- what its inhabitants tell ----------------------------------------------------------------------
 
     def serial(self) -> int:
         """Return the number of the next run of a kernel."""
@@ -186,15 +190,20 @@ class World:
     def refused(self, user: str, job: str, why: str) -> None:
         """A user was told no."""
         self.watch.tell(f"{user} is refused: {why}")
-        if job in self.watch.accepted:
+        if job in self.watch.accepted and self.watch.hubs == 1:
             self.watch.violated(f"{job} was accepted, and now: {why}")
 
-    @property
-    def accepted_by(self) -> dict[str, str]:
-        """Which hub has accepted a job."""
-        return {job: "hub" for job in self.watch.accepted}
+    # --- what the weather does --------------------------------------------------------------------------
 
-    # --- what the weather does --------------------------------------------------------------------------------
+    def begin_twin(self, *, same_name: bool) -> SimulatedHub:
+        """Start another hub, which nobody wanted."""
+        self.watch.hubs += 1
+        host = f"hub{self.watch.hubs}"
+        name = "hub" if same_name else host
+        twin = SimulatedHub(self, host, name, self._folder / host, self._rules)
+        self._everybody.append(twin.host)
+        twin.host.boot()
+        return twin
 
     def drain(self, name: str) -> None:
         """Have an agent end by SIGINT; it is started again, as after an update."""

@@ -31,6 +31,7 @@ class Host:
         self.wanted = False
         self.lives = 0
         self.slept_until = -1.0
+        self.at_power_cut: list[Callable[[], None]] = []
         self._program = program
         self._starting: asyncio.TimerHandle | None = None
 
@@ -56,6 +57,12 @@ class Host:
             self.process.stopped = False
             self.process.kill()
         self._start_in(for_s)
+
+    def power_cut(self, for_s: float) -> None:
+        """End the program, and lose what was written but not waited for."""
+        self.kill(for_s)
+        for lose in self.at_power_cut:
+            lose()
 
     def stop(self, for_s: float) -> None:
         """Halt the program as SIGSTOP does, for some seconds."""

@@ -33,7 +33,7 @@ class _Task(asyncio.Task[T]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs what simulated processes do, in order of time; what a dead one had in mind is dropped.
 
-    `_ready` and `_scheduled` are asyncio's own queues. What a stopped process is to do waits until it goes on.
+    `_ready` and `_scheduled` are asyncio's own queues. What a stopped process is to do waits meanwhile.
     """
 
     _ready: Any

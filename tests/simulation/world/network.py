@@ -16,7 +16,7 @@ CLOUD = "cloud"
 
 
 class Network:
-    """Brokers by name and wires by what they join; `moment` hears of every step that a process takes on it."""
+    """Brokers by name, wires by what they join; `moment` hears of every step that a process takes on it."""
 
     def __init__(
         self, seed: int, moment: Callable[[str], None], heard: Callable[[str, str, bytes], None]

@@ -69,7 +69,7 @@ def _close(task: asyncio.Task[Any]) -> None:
     coroutine = task.get_coro()
     for _ in range(10):
         with contextlib.suppress(BaseException):
-            coroutine.close()  # type: ignore[union-attr]
+            coroutine.close()
             return
 
 

@@ -11,9 +11,11 @@ MOST_LINES = 60
 
 
 def shrink(
-    failed: Outcome, again: Callable[[int, Sequence[Fault]], Outcome] = run, tell: Callable[[str], None] = print
+    failed: Outcome,
+    again: Callable[[int, Sequence[Fault]], Outcome] = run,
+    tell: Callable[[str], None] = print,
 ) -> Outcome:
-    """Leave out one fault after the other for as long as the world still fails; return the shortest story."""
+    """Leave out one fault after the other while the world still fails; return the shortest story."""
     best, tried_all = failed, False
     while not tried_all:
         tried_all = True

@@ -46,6 +46,7 @@ class User:
         self.world, self.name, self.job = world, name, f"job-{name}"
         self.host = Host(world, name, self.run)
         self.done = False
+        self._refused = False
         self._site = "local" if broker == CLOUD else broker
         self._broker = broker
         self._spec = spec
@@ -73,10 +74,10 @@ class User:
         async with bus:
             serving = asyncio.ensure_future(peer.serve())
             await asyncio.sleep(self._after_s)
-            await self._submit(peer, blobs)
-            status = await self._end(peer)
-            await self._fetch(blobs, status)
-            self.done = True
+            while not self.done:
+                await self._submit(peer, blobs)
+                status = await self._end(peer)
+                self.done = status is not None and await self._fetch(blobs, status)
             serving.cancel()
             await asyncio.wait({serving})
         self.host.wanted = False
@@ -90,34 +91,45 @@ class User:
         with blobs.offered(digest, self._model):
             while not await self._ask(peer, request, JobAccepted):
                 await asyncio.sleep(AGAIN_S)
+        self._refused = False
         self.world.watch.accepts(self.job)
 
-    async def _end(self, peer: Peer) -> JobStatus:
-        """Ask for the job until it has ended: a status that was published may be lost."""
-        while True:
+    async def _end(self, peer: Peer) -> JobStatus | None:
+        """Ask for the job until it has ended: a status that was published may be lost.
+
+        Return None if nobody knows it any more, since it was another hub, which is gone, that accepted it.
+        """
+        while not self._refused:
             found = await self._ask(peer, JobQuery(job=self.job), JobList)
             if isinstance(found, JobList) and found.jobs[0].state.ended:
                 self._note(found.jobs[0])
                 return found.jobs[0]
             await asyncio.sleep(LOOK_S)
+        return None
 
-    async def _fetch(self, blobs: Blobs, status: JobStatus) -> None:
+    async def _fetch(self, blobs: Blobs, status: JobStatus) -> bool:
+        """Fetch the bundle; return whether it is here, or there is none."""
         if status.bundle is None:
             if status.state is JobState.SUCCEEDED:
                 self.world.watch.violated(f"{self.job} has succeeded without a bundle")
-            return
+            return True
         path = self._folder / self.name
-        while True:
-            try:
-                await blobs.pull(status.bundle, path)
-            except ResonatorError as error:
-                self.world.watch.tell(f"{self.name} does not get the bundle: {error}")
-                await asyncio.sleep(AGAIN_S)
-            else:
-                break
+        while not await self._pull(blobs, status.bundle, path):
+            await asyncio.sleep(AGAIN_S)
+            if self.world.watch.hubs > 1:
+                return False  # it may have been announced by a hub that is gone
         if hashlib.sha256(path.read_bytes()).hexdigest() != status.bundle.digest:
             self.world.watch.violated(f"the bundle of {self.job} is not what was announced")
         path.unlink()
+        return True
+
+    async def _pull(self, blobs: Blobs, bundle: BlobRef, path: Path) -> bool:
+        try:
+            await blobs.pull(bundle, path)
+        except ResonatorError as error:
+            self.world.watch.tell(f"{self.name} does not get the bundle: {error}")
+            return False
+        return True
 
     async def _ask(
         self, peer: Peer, request: JobSubmit | JobQuery, answer: type[JobAccepted] | type[JobList]
@@ -126,6 +138,7 @@ class User:
         try:
             return await peer.request(up, request, answer, reply_to=dn, timeout=ANSWER_S, attempts=2)
         except Refused as error:
+            self._refused = True
             self.world.refused(self.name, self.job, str(error))
         except ResonatorError as error:
             self.world.watch.tell(f"{self.name} is not answered: {error}")

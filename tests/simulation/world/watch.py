@@ -208,7 +208,7 @@ class Watch:
 
     def _recorded(self, result: Measured) -> None:
         serial = _serial(result.latencies, str(result.failure and result.failure.detail))
-        if result.candidate in self.counted:
+        if result.candidate in self.counted and self.hubs == 1:
             first = self.counted[result.candidate]
             self.violated(f"{result.candidate} was counted by run {serial}, and by run {first} before")
         if serial is not None:
@@ -217,7 +217,7 @@ class Watch:
     def refusal(self, why: str, topic: str, detail: str) -> None:
         """Somebody has not acted upon a message."""
         self.refused[why] += 1
-        self.turned_away.add(detail[detail.find(" for ") + 1 :] if why == "of no job here" else detail)
+        self.turned_away.add(detail[detail.find(" for ") + 1 :] if detail.startswith("nobody") else detail)
         process = CURRENT.get()
         name = process.name if process else "nobody"
         if why in UNHEARD_OF and self.hubs == 1 and not self.excused(name) and "the database" not in detail:
@@ -233,7 +233,7 @@ class Watch:
 
     def job_ended(self, job: str, how: str) -> None:
         """A user has seen the end of a job."""
-        if self.ended.setdefault(job, how) != how:
+        if self.ended.setdefault(job, how) != how and self.hubs == 1:
             self.violated(f"job {job} ended as {self.ended[job]} and as {how}")
         else:
             self.tell(f"job {job} has ended: {how}")
