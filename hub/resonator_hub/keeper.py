@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
+from resonator.errors import ResonatorError
 from resonator_hub.journal import Journal
 from resonator_hub.scheduler import Scheduler
 from resonator_hub.scheduler.commands import Profile
@@ -81,6 +82,9 @@ class Keeper:
         began = time.perf_counter()
         try:
             self._snapshots.keep(Moment(self._seq, self._at, tuple(self._asked())), self._scheduler)
+        except ResonatorError as error:
+            log.warning("no snapshot could be taken", reason=str(error))
+            return
         except Exception:
             log.exception("no snapshot could be taken")
             return

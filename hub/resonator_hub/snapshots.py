@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from math import inf
 from operator import attrgetter
 
 import msgpack
@@ -95,15 +96,16 @@ class Snapshots:
     def begin(self, since: float) -> int:
         """Have the journal begin with the latest snapshot from before a time; return the number of its event.
 
-        Returns 0 when there is none. Of those behind it, one a day is kept, and the latest.
+        Returns 0 when there is none. Of the other snapshots one a day is kept, and the latest.
         """
 
         def work(connection: Connection) -> int:
-            taken = connection.execute(select(SNAPSHOTS.c.seq, SNAPSHOTS.c.at).order_by(SNAPSHOTS.c.seq))
-            kept = needed([(int(seq), float(at)) for seq, at in taken], since)
-            if kept is None:
-                return 0
+            rows = connection.execute(select(SNAPSHOTS.c.seq, SNAPSHOTS.c.at).order_by(SNAPSHOTS.c.seq))
+            taken = {int(seq): float(at) for seq, at in rows}
+            kept = needed(list(taken.items()), since)
             connection.execute(delete(SNAPSHOTS).where(SNAPSHOTS.c.seq.not_in(kept)))
+            if not kept or taken[kept[0]] > since:
+                return 0
             connection.execute(update(SNAPSHOTS).values(first=SNAPSHOTS.c.seq == kept[0]))
             return kept[0]
 
@@ -140,14 +142,11 @@ class Snapshots:
         return moment
 
 
-def needed(taken: Sequence[tuple[int, float]], since: float) -> list[int] | None:
-    """Return which of the snapshots (number and time, oldest first) are to be kept; None while all are."""
-    before = [index for index, (_, at) in enumerate(taken) if at <= since]
-    if not before:
-        return None
-    rest = taken[before[-1] :]
-    kept, last = [rest[0][0]], rest[0][1]
-    for index, (seq, at) in enumerate(rest[1:], start=1):
+def needed(taken: Sequence[tuple[int, float]], since: float) -> list[int]:
+    """Return which of the snapshots (number and time, oldest first) are to be kept."""
+    past = sum(at <= since for _, at in taken)
+    rest, kept, last = taken[max(0, past - 1) :], [], -inf
+    for index, (seq, at) in enumerate(rest):
         if at >= last + DAY_S or index >= len(rest) - _SPARE:
             kept.append(seq)
             last = at

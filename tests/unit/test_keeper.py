@@ -286,9 +286,9 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_hub(
 
 def test_of_the_snapshots_one_a_day_is_kept_and_the_latest() -> None:
     hourly = [(hour, hour * 3600.0) for hour in range(24 * 10 + 1)]
-    # When nothing is old enough yet, all stay
-    assert needed(hourly, -1.0) is None
-    assert needed([], 0.0) is None
+    # When nothing is old enough yet, they begin where they began
+    assert needed(hourly, -1.0) == [*range(0, 240, 24), 239, 240]
+    assert needed([], 0.0) == []
     # When the last three days are to be kept, in which the journal begins before their first event
     kept = needed(hourly, 7 * DAY_S + 60.0)
     # Then
