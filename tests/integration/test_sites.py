@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,18 @@ from fakes.guarantees import Books, Evidence, breaches, read_books, unfetchable
 from fakes.kernels import build_c, push
 from fakes.link import DSL
 from fakes.programs import LONG_S, Program, small_order
-from fakes.scripted_hub import ScriptedHub, scripted
+from fakes.scripted_hub import NAME, ScriptedHub, scripted
 from fakes.sender import sender
 from fakes.sites import SITES, Federation, Site, federation
 from fakes.stories import AgentLife, read
 from resonator.bus import codec, topics
+from resonator.bus.assembly import Assembly
+from resonator.bus.blobs import BlobStore
 from resonator.bus.mqtt import MqttBus
 from resonator.bus.peer import Peer, Received
 from resonator.ids import JobId, device_id
 from resonator.jobspec import Measure, TuningJob
-from resonator.messages import Ack, DeviceState, JobState, KernelResult, Status, WindowOpened
+from resonator.messages import Ack, BlobChunk, DeviceState, JobState, KernelResult, Status, WindowOpened
 from resonator_agent.outbox import Outbox
 from resonator_hub.database import Database
 from resonator_hub.journal import JOURNAL
@@ -129,6 +132,46 @@ async def test_what_a_sites_broker_loses_comes_again(mishap: str, tmp_path: Path
             assert reported(hub) == Counter(f"job/t0/c{number}" for number in range(3 * LEAST_QUEUE))
 
 
+@pytest.mark.nightly
+async def test_a_slow_link_stays_up_while_much_comes_down(tmp_path: Path) -> None:
+    """At 1 Mbit/s the answer to a ping must not wait behind so much that the link is taken for dead."""
+    data = os.urandom(3 * 2**20)
+    async with federation(tmp_path, ["north"]) as fed:
+        site = fed.sites["north"]
+        async with scripted(fed.cloud.outer_url, tmp_path, "north") as hub:
+            digest = hub.store.put(data)
+            site.link.slow(DSL)
+            store = BlobStore(tmp_path / "north-blobs")
+            await pulled(site, Assembly(store, digest, len(data)))
+            assert store.read(digest, 0, 0)[1] == len(data)
+        assert fed.cloud.log.count("as north/broker/") == 1
+        assert site.link.carried < 1.2 * len(data)
+
+
+async def pulled(site: Site, assembly: Assembly) -> None:
+    """Have a blob of the hub's come to a site's box."""
+    news = asyncio.Event()
+
+    async def accept(received: Received) -> None:
+        assert isinstance(received.message, BlobChunk)
+        assembly.accept(received.message)
+        news.set()
+
+    peer = Peer(MqttBus(site.broker.outer_url), NAME)
+    peer.on(BlobChunk, accept)
+    await peer.bus.subscribe(topics.device_dn(site.name, NAME, "blob"))
+    async with peer.bus:
+        serving = asyncio.ensure_future(peer.serve())
+        await peer.bus.wait_connected(LONG_S)
+        while not assembly.over:
+            news.clear()
+            for request in assembly.requests(asyncio.get_running_loop().time()):
+                peer.post(topics.device_up(site.name, NAME, "blob"), request)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), 1.0)
+    await serving
+
+
 def reported(hub: ScriptedHub) -> Counter[str]:
     """Count the results by candidate that a hub has taken, repetitions left out as it leaves them out."""
     return Counter(
@@ -179,7 +222,7 @@ async def first(waiting: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
     return done.pop()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def acknowledgements(site: Site) -> AsyncIterator[Callable[[Iterable[str]], Awaitable[None]]]:
     """Listen to what the hub acknowledges to the box of a site; yields what waits for some messages' turn."""
     heard: set[str] = set()
