@@ -28,9 +28,10 @@ from resonator_hub.broker import EmbeddedBroker
 from resonator_hub.compute import Compute, WarmPool
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.hub import Hub, Identity
+from resonator_hub.inbox import Clock
 from resonator_hub.jobs.reception import Reception
 from resonator_hub.journal import JOURNAL, Journal
-from resonator_hub.leadership import Deposed, Leadership
+from resonator_hub.leadership import Deposed, Leadership, origin
 from resonator_hub.lock import StateLock
 from resonator_hub.rules import Rules, began
 from resonator_hub.settings import EMBEDDED, HubSettings
@@ -143,7 +144,8 @@ async def _serve(
                 leadership.check()
             return identity.will()
 
-        bus = MqttBus(ground.broker, client_id=client_id(settings, credentials), will=will, tls=tls)
+        name = client_id(settings, credentials, origin(database))
+        bus = MqttBus(ground.broker, client_id=name, will=will, tls=tls)
         reception = Reception(ground.readers, settings.max_model)
         keep_s = settings.keep_days * DAY_S
         hub = Hub(identity, bus, ground.compute, database, ground.blobs, authority, reception, keep_s=keep_s)
@@ -213,15 +215,15 @@ def _readers(max_model: int, cores: Sequence[int]) -> WarmPool:
     return WarmPool(READERS, cores=cores, memory_bytes=memory, programs=(), load=load)
 
 
-def client_id(settings: HubSettings, credentials: Credentials | None) -> str:
+def client_id(settings: HubSettings, credentials: Credentials | None, origin: str) -> str:
     """Return what the hub is called at a broker: the same after a restart, and nobody else's to guess.
 
-    Whoever connects under another's client id throws him out there, whatever his certificate.
+    Whoever connects under another's client id throws him out there, whatever his certificate; hubs that share
+    a database do so when the lead changes, and two of one name that do not must not.
     """
-    name = f"hub-{settings.site}-{settings.hub}"
-    if credentials is None:
-        return name
-    return f"{name}-{hashlib.sha256((credentials.folder / KEY).read_bytes()).hexdigest()[:16]}"
+    key = b"" if credentials is None else (credentials.folder / KEY).read_bytes()
+    secret = hashlib.sha256(origin.encode() + key).hexdigest()[:16]
+    return f"hub-{settings.site}-{settings.hub}-{secret}"
 
 
 @contextlib.asynccontextmanager
@@ -275,6 +277,10 @@ def _identity(
             f"{database} was begun with {rules.policy}, batch {rules.batch}, window "
             f"{rules.window_s:g} s, and goes on so; for other rules use another database"
         )
-    session = journal.length() + 1  # every start adds at least one event
+    # Every start adds at least one event; a clock, because after a backup of long ago is restored there are
+    # fewer, and whoever has heard of a later session does not listen to an earlier one.
+    session = journal.length() + int(1000 * Clock(not_before=journal.last_at()).now())
     seal = None if credentials is None else Seal(credentials)
-    return Identity(settings.site, settings.hub, session, slots, rules, seal)
+    # The origin itself is in the client id, which nobody is to guess.
+    told = hashlib.sha256(origin(database).encode()).hexdigest()[:16]
+    return Identity(settings.site, settings.hub, session, slots, rules, seal, told)

@@ -31,6 +31,7 @@ from resonator_hub.jobs.submissions import Submissions
 from resonator_hub.journal import Journal
 from resonator_hub.keeper import KEEP_S, Keeper
 from resonator_hub.measure import Measuring
+from resonator_hub.namesake import Namesake
 from resonator_hub.performers import Acts, stages
 from resonator_hub.records import Catalog, Records
 from resonator_hub.rules import Rules
@@ -49,6 +50,7 @@ GOODBYE_S = 3.0
 class Identity:
     """What a hub is called, and what it tells of itself; `session` grows with every start.
 
+    `origin` tells its database from those of other hubs.
     With a `seal` it signs what it says, and listens to nobody who does not.
     """
 
@@ -58,6 +60,7 @@ class Identity:
     slots: int
     rules: Rules
     seal: Seal | None = None
+    origin: str = ""
 
     @property
     def topic(self) -> str:
@@ -67,10 +70,11 @@ class Identity:
     def state(self, *, online: bool) -> HubState:
         """Return its presence; the broker publishes the offline one when the hub is gone without a word."""
         if not online:
-            return HubState(status="offline", session=self.session)
+            return HubState(status="offline", session=self.session, origin=self.origin)
         return HubState(
             status="online",
             session=self.session,
+            origin=self.origin,
             version=version("resonator"),
             policy=self.rules.policy,
             slots=self.slots,
@@ -139,6 +143,7 @@ class Hub:
         )
         self.prepared = False
         self.observe(Narrator(scheduler.status))
+        self._namesake = Namesake(peer, identity.topic, identity.state(online=True), self._announce)
         bus.on_connect(self._announce)
 
     def observe(self, observer: Observer) -> None:
@@ -149,7 +154,7 @@ class Hub:
         """Go back to where the journal ends, and listen; to be awaited before the bus connects."""
         events = self._runtime.restore()
         log.info("journal folded", events=events, session=self.identity.session)
-        await self._bus.subscribe(*topics.for_hub())
+        await self._bus.subscribe(*topics.for_hub(), self.identity.topic)
         self.prepared = True
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -158,7 +163,8 @@ class Hub:
         runtime = asyncio.create_task(self._runtime.run(), name="runtime")
         hearing = asyncio.create_task(self.peer.serve(), name="hearing")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        parts: set[asyncio.Task[object]] = {runtime, hearing, stopping}
+        namesake = asyncio.create_task(self._namesake.met(), name="namesake")
+        parts: set[asyncio.Task[object]] = {runtime, hearing, stopping, namesake}
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:

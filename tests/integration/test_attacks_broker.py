@@ -189,9 +189,10 @@ async def test_attack_mtls_who_knows_a_client_id_throws_its_owner_out_so_that_of
     fleet: Fleet, url: str
 ) -> None:
     settings, credentials = HubSettings(site="lab"), Credentials.load(fleet.place(HUB))
-    secret = client_id(settings, credentials)
+    other = Credentials.load(fleet.place(OTHER))
+    secret = client_id(settings, credentials, "a database")
     async with connected(fleet, url, HUB, *topics.for_hub(), called=secret) as hub:
-        for guess in ("hub-lab-main", client_id(settings, Credentials.load(fleet.place(OTHER)))):
+        for guess in ("hub-lab-main", client_id(settings, other, "a database")):
             assert guess != secret
             async with connected(fleet, url, OTHER, called=guess):
                 pass

@@ -18,6 +18,7 @@ from fakes.guarantees import Books, Evidence, breaches, read_books
 from fakes.postgres import Postgres, postgres
 from fakes.programs import LONG_S, Program, small_order
 from fakes.stories import AgentLife, read
+from resonator.cli.exits import ExitCode
 from resonator.client.client import Client
 from resonator.ids import DeviceId, JobId
 from resonator.messages import JobState
@@ -112,3 +113,21 @@ async def under_way(client: Client, job: str, trials: int) -> int:
         if status.trials >= trials:
             return status.trials
     pytest.fail("the job is not told of any more")
+
+
+async def test_two_hubs_of_one_name_with_a_database_each_do_not_go_on_together(tmp_path: Path) -> None:
+    async with mosquitto() as broker:
+        hubs = []
+        try:
+            for name in ("first", "second"):
+                where = ["--broker", broker.url, "--state", str(tmp_path / name), "--slots", "1"]
+                hubs.append(await Program.start(tmp_path, "hub", *where))
+                await hubs[-1].logged("connected to broker")
+            first, second = hubs
+            assert await asyncio.wait_for(second.process.wait(), LONG_S) == ExitCode.REFUSED
+            assert first.log.count("connected to broker") == 1, "nobody was thrown out"
+        finally:
+            codes = [await hub.end(signal.SIGINT) for hub in hubs]
+    assert codes == [0, ExitCode.REFUSED], first.log
+    assert "another hub with a database of its own is called 'main' at this broker" in second.log
+    assert "Traceback" not in second.log

@@ -27,11 +27,15 @@ MAX_REASON = 200
 
 
 class HubState(Message):
-    """The hub's presence, retained on `hub/{hub}/state`, with its policy and number of compute slots."""
+    """The hub's presence, retained on `hub/{hub}/state`, with its policy and number of compute slots.
+
+    `origin` tells databases apart: hubs that share one tell of the same.
+    """
 
     wire: ClassVar[str] = "hub.state"
     status: Literal["online", "offline"]
     session: Count
+    origin: Annotated[str, StringConstraints(max_length=64)] = ""
     version: Annotated[str, StringConstraints(max_length=64)] = ""
     policy: Annotated[str, StringConstraints(max_length=64)] = ""
     slots: Count = 0
