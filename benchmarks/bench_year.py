@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -18,17 +19,23 @@ import structlog
 from figures import Figure, keep, quick
 from sqlalchemy import func, select
 
+from resonator.ids import CandidateId, DeviceId, JobId
 from resonator_hub.database import Database, sqlite_url
 from resonator_hub.journal import JOURNAL, Journal
 from resonator_hub.keeper import EVERY
 from resonator_hub.scheduler import Scheduler
-from resonator_hub.snapshots import DAY_S, Snapshots
+from resonator_hub.scheduler.commands import Profile
+from resonator_hub.snapshots import DAY_S, Moment, Snapshots
 from resonator_hub.tables import EVENTS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from simulation.fleets import fleet
 from simulation.kept import KeptFleet, restarted
+from simulation.simulator import blob
 
 BOXES, JOBS_A_DAY, TRIALS = 20, 30, 128
+PUSHES = 20_000
+"""Kernels that a large fleet was sent for jobs that go on: a hundred for each of 200 jobs."""
 MB = 1e6
 
 
@@ -37,7 +44,13 @@ def main() -> None:
     days = int(os.environ.get("DAYS", "14" if quick() else "365"))
     keep_days = 1 if quick() else 30
     with tempfile.TemporaryDirectory() as folder:
-        keep("year", figures(Path(folder), days, keep_days))
+        large = Figure(
+            "hub held up by a snapshot of 1000 boxes, 200 jobs",
+            statistics.median(large_fleet_ms(Path(folder) / f"{run}.db") for run in range(3)),
+            "ms",
+            note=f"{PUSHES} kernels of theirs were pushed; one snapshot in {EVERY} events",
+        )
+        keep("year", [*figures(Path(folder), days, keep_days), large])
 
 
 def figures(folder: Path, days: int, keep_days: int) -> list[Figure]:
@@ -73,6 +86,22 @@ def figures(folder: Path, days: int, keep_days: int) -> list[Figure]:
         Figure(f"journal after {what} / after {days // 3}", late_mb / early_mb, "x", goal=1.5),
         Figure("hub held up by a snapshot, at most", max(stalls) * 1e3, "ms", goal=100.0),
     ]
+
+
+def large_fleet_ms(path: Path) -> float:
+    """Return for how long a snapshot of a thousand boxes and two hundred jobs holds up its hub (ms)."""
+    world = fleet(devices=1_000, jobs=200, slots=64)
+    world.run(until=200.0)
+    pushes = tuple(
+        Profile(DeviceId(f"site/box{n}"), n, JobId("j"), CandidateId(f"j/t0/c{n}"), blob(f"{n}"), 1)
+        for n in range(PUSHES)
+    )
+    database = Database.open(sqlite_url(path))
+    began = time.perf_counter()
+    Snapshots(database).keep(Moment(1, world.now, pushes), world.scheduler)
+    took_ms = (time.perf_counter() - began) * 1e3
+    database.close()
+    return took_ms
 
 
 def timed(world: KeptFleet, stalls: list[float]) -> None:

@@ -34,9 +34,13 @@ class Story:
 
 @dataclass
 class Folded:
-    """A scheduler after all that is in a journal; `refused` are the events it did not accept."""
+    """A scheduler after all that is in a journal; `refused` are the events it did not accept.
+
+    `begins` is the time of the snapshot that the journal begins with, 0 where nothing is forgotten.
+    """
 
     scheduler: Scheduler
+    begins: float = 0.0
     events: int = 0
     refused: list[str] = field(default_factory=list)
     parts: dict[str, list[str]] = field(default_factory=dict)
@@ -65,8 +69,9 @@ class Folded:
             return Story(entity, lines)
         jobs = ", ".join(status.job for status in self.jobs()[:10]) or "none"
         devices = ", ".join(report.device for report in self.devices()[:10]) or "none"
+        begins = f", which begins at {datetime.fromtimestamp(self.begins):%Y-%m-%d}," if self.begins else ""
         raise InputInvalid(
-            f"the journal tells nothing of {entity!r}; its jobs: {jobs}; its devices: {devices}"
+            f"the journal{begins} tells nothing of {entity!r}; its jobs: {jobs}; its devices: {devices}"
         )
 
     def jobs(self) -> Sequence[JobStatus]:
@@ -88,6 +93,7 @@ def fold(place: Path | str) -> Folded:
             raise InputInvalid(f"the journal in {database} is empty")
         folded = Folded(rules.scheduler(stories=Knobs(stories=1_000_000, story_lines=10_000)))
         moment = Snapshots(database).first(folded.scheduler)
+        folded.begins = moment.at
         for event in journal.events(after=moment.seq):
             folded.take(event)
         return folded

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from resonator.errors import InputInvalid
 from resonator.ids import JobId
 from resonator.messages import JobState
 from resonator_hub import audit, replay
@@ -217,6 +218,16 @@ def test_a_replay_begins_where_the_journal_does(tmp_path: Path) -> None:
         assert folded.story("job9") == whole.story("job9")
         assert folded.story("job9/t0") == whole.story("job9/t0")
         assert same(folded.scheduler, one.scheduler)
+        with pytest.raises(InputInvalid, match=r"which begins at 1970-01-0\d, tells nothing of 'job0'"):
+            folded.story("job0")
+
+
+def test_a_journal_from_before_there_were_snapshots_is_told_from_its_beginning(tmp_path: Path) -> None:
+    with life(tmp_path) as one:
+        one.plays(PLAYED)
+        with one.database.transaction() as connection:
+            connection.exec_driver_sql("DROP TABLE snapshots")
+    assert replay.fold(tmp_path).events == len(PLAYED)
 
 
 def damage(database: Database, *numbers: int) -> None:
