@@ -35,6 +35,7 @@ ROWS = {
     "savings": "Energy and cost",
     "bus": "The bus by itself",
     "trust": "What certificates and signatures cost",
+    "dask": "Compute on a Dask cluster",
     "flood": "Floods of bad messages",
     "load": "2,000 agents at one hub",
     "make bench": "Durations of the scripts",

@@ -59,6 +59,8 @@ class _Errand(Future[Any]):
     def cancel(self) -> bool:
         if super().cancel():
             return True
+        if self.done():
+            return False
         self.unwanted = True
         self.end()
         return False

@@ -87,11 +87,11 @@ class Bench(WorkerPlugin):  # type: ignore[misc]
             return f"it cannot work for this hub: {error}"
         return ""
 
-    async def teardown(self, worker: Any) -> None:
-        """End the pool, and with it whatever runs in it."""
+    def teardown(self, worker: Any) -> None:
+        """End the pool, and with it whatever runs in it; a worker that closes would not wait for more."""
         if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-        await asyncio.to_thread(self._folder.cleanup)
+            self._pool.shutdown(cancel_futures=True)
+        self._folder.cleanup()
 
     def perform(self, key: str, parcel: bytes) -> bytes:
         """Run a call in the pool and return its outcome, packed: seconds, kind of error, value."""
