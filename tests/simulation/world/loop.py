@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
@@ -33,21 +32,44 @@ class _Task(asyncio.Task[T]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs what simulated processes do, in order of time; what a dead one had in mind is dropped.
 
-    `_ready` and `_scheduled` are asyncio's own queues. What a stopped process is to do waits meanwhile.
+    `_ready` is asyncio's own queue. What a stopped process is to do waits meanwhile.
     """
 
     _ready: Any
-    _scheduled: Any
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._made = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self.steps = 0
 
     def time(self) -> float:
         """Return the virtual time, in seconds since the world began."""
         return self._now
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Have something done next."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Have something done in some seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Have something done at some time; what is due at the same time is done in the order of asking."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, timer))
+        return timer
 
     def create_task(
         self,
@@ -104,21 +126,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.held.clear()
 
     def _advance(self) -> None:
-        scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            self._pop()
-        if not scheduled:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
             raise Deadlock("nothing is ready and nothing will ever be due")
-        self._now = max(self._now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now:
-            self._ready.append(self._pop())
+        self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            self._ready.append(heapq.heappop(timers)[2])
 
-    def _pop(self) -> events.TimerHandle:
-        handle: events.TimerHandle = heapq.heappop(self._scheduled)
-        handle._scheduled = False
-        return handle
-
-    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Nothing is counted: cancelled timers leave the queue when they are due."""
 
     def _write_to_self(self) -> None:

@@ -8,15 +8,20 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
 from unittest.mock import patch
 
 import resonator.bus.mqtt
 import resonator.bus.pull
+import resonator_hub.artifacts.stage
+import resonator_hub.hub
 import resonator_hub.inline
 from resonator.bus.gate import Gate
 from resonator_hub.inbox import Clock
 from simulation.world.process import CURRENT
 
+_version = cache(version)
 EPOCH_S = 1.8e9
 """What wall clocks that were set well show when a world begins."""
 
@@ -41,6 +46,9 @@ def in_place(now: Callable[[], float], chance: random.Random, connection: object
         patch.object(uuid, "uuid4", unique),
         patch.object(secrets, "token_hex", token),
         patch.object(resonator.bus.mqtt, "Connection", connection),
+        # Packages keep their versions; looking them up takes longer than all else at a hub's start.
+        patch.object(resonator_hub.hub, "version", _version),
+        patch.object(resonator_hub.artifacts.stage, "version", _version),
         # Small kernels are pulled in pieces, so that the world is not full of bytes.
         patch.object(resonator_hub.inline, "MAX_INLINE", 20_000),
         patch.object(resonator.bus.pull, "MAX_CHUNK", 16_384),
