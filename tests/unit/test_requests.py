@@ -323,7 +323,7 @@ async def test_the_more_jobs_change_the_less_often_each_is_told(tmp_path: Path) 
     async with shell(tmp_path) as base:
         board = Board(base.peer, lambda job: JobStatus(job=job, name="n", state=JobState.QUEUED), owner)
 
-        assert [board.pause_s(jobs) for jobs in (1, 10, 1000)] == [0.2, 0.2, 20.0]
+        assert [board.pause_s(jobs) for jobs in (1, 4, 1000)] == [0.2, 0.2, 50.0]
 
 
 async def test_the_end_of_a_job_is_told_at_once_and_so_is_what_is_due_at_the_end(tmp_path: Path) -> None:

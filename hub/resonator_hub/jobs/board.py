@@ -19,7 +19,7 @@ from resonator_hub.tasks import Tasks, happens
 
 log = structlog.get_logger(__name__)
 INTERVAL_S = 0.2
-MOST_A_SECOND = 50
+MOST_A_SECOND = 20
 """How many statuses of all jobs are published in a second, but for first and last ones."""
 LATELY = 20
 """Of how many jobs that ended last it is said again at every connection that they did."""
