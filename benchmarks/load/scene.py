@@ -39,11 +39,16 @@ class Load:
     """
 
     agents: int = 2000
-    jobs: int = 50
+    jobs: int = 25
     tasks: int = 40
-    kernel_s: tuple[float, float] = (10.0, 30.0)
+    kernel_s: tuple[float, float] = (5.0, 14.0)
     warm_s: float = 20.0
     steady_s: float = 60.0
+
+    @property
+    def busy(self) -> int:
+        """How many boxes have work at a time: a round of a task stays on one."""
+        return min(self.agents, self.jobs * self.tasks)
 
 
 class Scene:
