@@ -34,7 +34,7 @@ class Pair:
     """Two hubs that share a database and a folder of blobs, an agent, and their broker."""
 
     def __init__(self, folder: Path, server: Postgres, broker: str) -> None:
-        self.folder, self.broker = folder, broker
+        self.folder, self.server, self.broker = folder, server, broker
         self.url = server.fresh()
 
     async def hub(self, name: str) -> Program:
@@ -76,6 +76,7 @@ async def test_a_job_goes_on_when_its_hub_is_stopped_and_when_the_next_one_is_ki
                 first.process.send_signal(signal.SIGCONT)
                 await first.logged("does nothing any more")
                 await first.logged("standing by")
+                await asyncio.to_thread(where.server.restart)
 
                 await under_way(client, job, done + 1)
                 await taken_over(second, signal.SIGKILL, first, times=2)
@@ -86,6 +87,7 @@ async def test_a_job_goes_on_when_its_hub_is_stopped_and_when_the_next_one_is_ki
             first.process.send_signal(signal.SIGCONT)
             codes = [await program.end(signal.SIGINT) for program in (agent, first, second)]
         assert codes == [0, 0, -signal.SIGKILL], first.log
+        assert first.log.count("connected to broker") == 2, "who is deposed does not throw the leader out"
         outbox = where.folder / "agent" / "outbox.sqlite"
         check(JobId(job), where.books(), AgentLife(BOX, 1, tuple(read(agent.log))), outbox)
 

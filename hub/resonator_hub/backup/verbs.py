@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -45,8 +46,13 @@ def backup(
     chosen = settings.load(state=state, database_url=database, blobs=blobs)
     url = chosen.database_url
     source = Database.read(chosen.state if url is None else url.get_secret_value())
-    with contextlib.closing(source), contextlib.closing(place(where)) as target, _bars() as bars:
-        manifest = backups.back_up(source, _blobs(chosen), target, bars)
+    with (
+        contextlib.closing(source),
+        contextlib.closing(place(where)) as target,
+        _blobs(chosen) as kept,
+        _bars() as bars,
+    ):
+        manifest = backups.back_up(source, kept, target, bars)
     _tell(f"{source} is put aside in {where}", manifest, as_json=as_json)
 
 
@@ -61,13 +67,16 @@ def restore(
     """Take up a backup, in a state directory or a shared database, of either kind whatever it was made of."""
     chosen = settings.load(state=state, database_url=database, blobs=blobs)
     url = None if chosen.database_url is None else chosen.database_url.get_secret_value()
-    with contextlib.closing(place(where)) as source, _bars() as bars:
-        manifest = backups.restore(source, chosen.state, url, _blobs(chosen), bars, force=force)
+    with contextlib.closing(place(where)) as source, _blobs(chosen) as kept, _bars() as bars:
+        manifest = backups.restore(source, chosen.state, url, kept, bars, force=force)
     _tell(f"{where} is restored", manifest, as_json=as_json)
 
 
-def _blobs(chosen: HubSettings) -> Blobs:
-    return open_blobs(chosen.blob_place, chosen.state / "near")
+@contextlib.contextmanager
+def _blobs(chosen: HubSettings) -> Iterator[Blobs]:
+    """Give a hub's blobs; what is kept near of those from elsewhere is the hub's own affair."""
+    with tempfile.TemporaryDirectory(prefix="resonator-near-") as near:
+        yield open_blobs(chosen.blob_place, Path(near))
 
 
 class _Bars:
