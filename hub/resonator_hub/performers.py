@@ -84,7 +84,10 @@ class Acts:
         }
 
     def recall(self) -> Mapping[type[Command], Act]:
-        """Return who must know of the commands of an earlier life, which are not performed again."""
+        """Return who must know of the commands of an earlier life, which are not performed again.
+
+        They come from the journal, or from what a snapshot remembers of it: see `snapshots.Moment.past`.
+        """
         return {
             Profile: self.measuring.remember,
             Record: self.records.keep,

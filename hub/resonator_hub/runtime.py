@@ -65,8 +65,8 @@ class Runtime:
         Return the number of events folded. Raises JournalUnreadable.
         """
         moment = self._keeper.restore() if self._keeper else Moment()
-        for push in moment.asked:
-            self._recall(push)
+        for command in moment.past():
+            self._recall(command)
         self._latest_at, count = moment.at, 0
         for event in self._journal.events(after=moment.seq):
             for command in self._step(event):

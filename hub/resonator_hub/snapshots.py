@@ -7,7 +7,7 @@ table of their own, once, however many snapshots know of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from math import inf
 from operator import attrgetter
@@ -20,7 +20,7 @@ from resonator.ids import JobId
 from resonator_hub.database import Database
 from resonator_hub.journal import JournalUnreadable
 from resonator_hub.scheduler import Scheduler
-from resonator_hub.scheduler.commands import Profile
+from resonator_hub.scheduler.commands import Command, Profile, Report
 from resonator_hub.scheduler.ended import EndedJob
 from resonator_hub.scheduler.snapshot import SnapshotUnreadable
 from resonator_hub.tables import ENDED_JOBS, SNAPSHOTS
@@ -35,11 +35,21 @@ _values = attrgetter(*_NAMES)
 
 @dataclass(frozen=True)
 class Moment:
-    """What was asked for when the event `seq` had been taken, at `at` (s); none is before all events."""
+    """What was `asked` for when the event `seq` had been taken, at `at` (s), and the jobs that had ended.
+
+    Without a number it is before all events.
+    """
 
     seq: int = 0
     at: float = 0.0
     asked: tuple[Profile, ...] = ()
+    ended: tuple[JobId, ...] = ()
+
+    def past(self) -> Iterator[Command]:
+        """Yield the commands of the past that somebody may have to know of, as a fold would give them."""
+        yield from self.asked
+        for job in self.ended:
+            yield Report(job, ended=True)
 
 
 class Snapshots:
@@ -132,7 +142,7 @@ class Snapshots:
             ended = [EndedJob(JobId(one.job), one.bundle, one.status) for one in connection.execute(jobs)]
         try:
             state, asked = msgpack.unpackb(row.body)
-            moment = Moment(seq, float(row.at), _unpack(asked))
+            moment = Moment(seq, float(row.at), _unpack(asked), tuple(one.job for one in ended))
         except (msgpack.UnpackException, zlib.error, ValueError, TypeError) as error:
             raise SnapshotUnreadable(f"the snapshot cannot be read: {error}") from error
         if len(ended) != row.ended:

@@ -43,6 +43,7 @@ class Life:
         self.snapshots = Snapshots(self.database)
         self.scheduler = RULES.scheduler()
         self.pushed: list[commands.Profile] = []
+        self.ended: list[JobId] = []
         self.keeper = Keeper(
             self.journal, self.snapshots, self.scheduler, lambda: self.pushed, every=every, keep_s=keep_s
         )
@@ -59,6 +60,7 @@ class Life:
 
     def _forget(self, command: commands.Report) -> None:
         if command.ended:
+            self.ended.append(command.job)
             self.pushed[:] = [push for push in self.pushed if push.job != command.job]
 
     def plays(self, past: list[events.Event]) -> None:
@@ -121,6 +123,7 @@ def test_a_killed_hub_folds_what_came_after_its_latest_snapshot(tmp_path: Path) 
         assert folded < EVERY
         assert same(second.scheduler, before)
         assert sorted(map(repr, second.pushed)) == sorted(map(repr, asked))
+        assert second.ended == [f"job{number}" for number in range(6)]
         # And what comes next is as it would have been
         second.plays(PLAYED[half:])
         undisturbed = RULES.scheduler()
