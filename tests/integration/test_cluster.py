@@ -14,7 +14,7 @@ import pytest_asyncio
 import compute_calls as calls
 from fakes.cluster import CountingRelay, DaskCluster, DaskWorker
 from resonator.bus.blobs import BlobStore
-from resonator.errors import Unreachable
+from resonator.errors import InputInvalid, Unreachable
 from resonator_hub.build.kernel import Kernel, build
 from resonator_hub.cluster import connection
 from resonator_hub.cluster import pool as cluster_pool
@@ -89,6 +89,13 @@ async def test_without_a_scheduler_the_sentence_says_where_it_should_be(
     with pytest.raises(
         Unreachable, match=r"no Dask scheduler answered at tcp://127\.0\.0\.1:9 within 0\.2 s"
     ):
+        await asyncio.to_thread(pool.open)
+    pool.shutdown()
+
+
+async def test_tls_takes_certificates(folder: Path, blobs: BlobStore) -> None:
+    pool = ClusterPool("tls://127.0.0.1:9", str(folder / "blobs"), blobs)
+    with pytest.raises(InputInvalid, match=r"tls:// takes certificates.*distributed\.comm\.tls\.ca-file"):
         await asyncio.to_thread(pool.open)
     pool.shutdown()
 

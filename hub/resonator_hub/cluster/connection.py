@@ -14,14 +14,16 @@ from typing import Any
 import structlog
 from distributed import Client, Security
 
-from resonator.errors import Unreachable
+from resonator.errors import InputInvalid, Unreachable
 from resonator_hub.calls import ComputeFailed
 from resonator_hub.cluster import worker
 from resonator_hub.cluster.worker import Bench, Terms
 
 log = structlog.get_logger(__name__)
 for _name in ("distributed", "distributed.client"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # a hub says itself, in a line, what these tell in fifty
+    logging.getLogger(_name).setLevel(
+        logging.CRITICAL
+    )  # a hub says itself, in a line, what these tell in fifty
 CONNECT_S = 10.0
 WORKERS_S = 30.0
 """How long a hub that starts waits for the first worker."""
@@ -51,7 +53,12 @@ class Connection:
         self._looking = threading.Lock()
 
     def open(self) -> int:
-        """Connect, and return how many threads the workers have. Raises Unreachable when there are none."""
+        """Connect, and return how many threads the workers have.
+
+        Raises Unreachable when there are none, InputInvalid without the certificates for a tls:// address.
+        """
+        if self._address.startswith("tls://"):
+            _need_certificates()
         try:
             self._client = self._connect()
         except (OSError, TimeoutError) as error:
@@ -77,7 +84,7 @@ class Connection:
         if unfit := {where: problem for where, problem in problems.items() if problem}:
             where, problem = min(unfit.items())
             more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
-            raise ComputeFailed(f"The Dask worker at {where}{more} is of no use: {problem}.")
+            raise ComputeFailed(f"The Dask worker at {where}{more} is of no use: {problem.rstrip('.')}.")
 
     def fit(self) -> list[str] | None:
         """Return the workers that can run calls, None if all can: of another version some may have joined."""
@@ -127,3 +134,15 @@ class Connection:
 
     def _register(self, client: Client) -> None:
         client.register_plugin(Bench(self._terms), name=self.bench)
+
+
+def _need_certificates() -> None:
+    try:
+        found = Security().get_connection_args("client")["ssl_context"]
+    except (OSError, ValueError) as error:
+        raise InputInvalid(f"compute: the certificates for tls:// cannot be used: {error}") from error
+    if found is None:
+        raise InputInvalid(
+            "compute: tls:// takes certificates, named in Dask's configuration: "
+            "distributed.comm.tls.ca-file, .client.cert and .client.key"
+        )
