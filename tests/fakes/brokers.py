@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,11 +83,21 @@ class Mosquitto:
         await self._process.wait()
         return False
 
-    async def stop(self) -> None:
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop it (SIGSTOP) for the length of a block."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is None:
             return
         if self._process.returncode is None:
-            self._process.terminate()
+            self._process.send_signal(number)
         await self._process.wait()
         if self._drain is not None:
             await self._drain
