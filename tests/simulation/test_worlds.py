@@ -21,7 +21,7 @@ from simulation.world.fleet import Outcome, design, run
 from simulation.world.shrink import shrink, story
 
 TESTS = Path(__file__).parents[1]
-SEEDS = 160
+SEEDS = 80
 CHUNK = 20
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from fakes.orders import spec
 from resonator.jobspec import Budget
 from resonator_hub.database import DatabaseLost, DatabaseUnusable
+from resonator_hub.keeper import EVERY
 from resonator_hub.rules import Rules
 from simulation.world import disk, faults, hearing, patches, process
 from simulation.world.box import Box
@@ -62,8 +63,8 @@ class Design:
     sites: tuple[str, ...]
     boxes: tuple[tuple[str, str, str], ...]
     """Site, name and kind of each."""
-    jobs: tuple[tuple[str, str, int, float], ...]
-    """User, broker, trials and when it is submitted, in seconds."""
+    jobs: tuple[tuple[str, str, int, float, float | None], ...]
+    """User, broker, trials, when it is submitted, and how long after that canceled if it is, in seconds."""
     plan: tuple[Fault, ...]
     rules: Rules
 
@@ -79,7 +80,13 @@ def design(seed: int) -> Design:
         for n in range(chance.randint(2, 5))
     )
     jobs = tuple(
-        (f"user{n}", chance.choice(places), chance.randint(4, 12), chance.uniform(4, 100))
+        (
+            f"user{n}",
+            chance.choice(places),
+            chance.randint(4, 12),
+            chance.uniform(4, 100),
+            chance.uniform(0, 20) if chance.random() < 0.1 else None,
+        )
         for n in range(chance.randint(1, 3))
     )
     names = [f"{site}.{name}" for site, name, _ in boxes]
@@ -109,8 +116,8 @@ class World:
             for site, name, kind in drawn.boxes
         }
         self.users = [
-            User(self, name, broker, spec(budget=Budget(trials=trials)), after_s, folder)
-            for name, broker, trials, after_s in drawn.jobs
+            User(self, name, broker, spec(budget=Budget(trials=trials)), after_s, folder, cancel_after_s)
+            for name, broker, trials, after_s, cancel_after_s in drawn.jobs
         ]
         self.hosts: dict[str, Host] = {"hub": self.hub.host}
         self.hosts |= {name: box.host for name, box in self.boxes.items()}
@@ -149,6 +156,8 @@ class World:
         for name, box in self.boxes.items():
             if box.pending:
                 self.watch.violated(f"the outbox of {name} still holds {box.pending} messages")
+        if self.watch.hubs == 1:
+            self.watch.compare(self.hub.records())
 
     def end(self) -> None:
         """Take everything down."""
@@ -234,7 +243,8 @@ def run(seed: int, plan: Sequence[Fault] | None = None) -> Outcome:
     try:
         world = World(seed, plan, loop, folder)
         disk.use(world.databases)
-        clocks = patches.in_place(loop.time, stream(seed, "identifiers"), world.network.connection)
+        every = stream(seed, "snapshots").choice([10, 50, EVERY])
+        clocks = patches.in_place(loop.time, stream(seed, "identifiers"), world.network.connection, every)
         with clocks, hearing.everything(world.watch, loop), process.silent_ends():
             loop.run_until_complete(_life(world))
             outcome = _outcome(world)

@@ -81,6 +81,8 @@ def _loud(watch: Watch, event: MutableMapping[str, Any]) -> None:
 
 
 def _unhandled(watch: Watch, context: dict[str, Any]) -> None:
+    if asyncio._get_running_loop() is None:
+        return  # the world has ended
     error, process = context.get("exception"), CURRENT.get()
     if isinstance(error, Killed) or (process is not None and not process.alive):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from resonator.bus.mqtt import MqttBus
 from resonator_hub.bootstrap import _until_ended
 from resonator_hub.database import Database
 from resonator_hub.hub import Hub, Identity
+from resonator_hub.inbox import Clock
 from resonator_hub.journal import Journal
+from resonator_hub.keeper import KEEP_S
 from resonator_hub.rules import Rules, began
 from simulation.world import disk
 from simulation.world.chance import stream
@@ -36,12 +39,18 @@ class SimulatedHub:
         self.blobs = disk.Blobs(folder / "blobs", self.host.disk)
         self.hub: Hub | None = None
         self._rules = rules
+        self._keep_s = stream(world.seed, "keep").choice([0.0, 30.0, KEEP_S])
         self._shared = stream(world.seed, "database").random() < 0.5
         self._random = stream(world.seed, f"hub {host}")
         self.database = world.databases.create(host, self.host.disk)
         self.database.careful = any(fault.kind == "power cut" for fault in world.weather.plan)
         self.database.settle()
         self.host.at_power_cut.append(self.database.lose_power)
+
+    def records(self) -> dict[str, tuple[float, ...]]:
+        """Return the latencies of each candidate on record."""
+        rows = self.database.execute("SELECT candidate, latencies FROM records ORDER BY record")
+        return {candidate: tuple(json.loads(latencies)) for candidate, latencies in rows}
 
     async def run(self, process: Process) -> None:
         """Be a hub from its start to its end, as `resonator_hub.bootstrap` puts it together."""
@@ -50,13 +59,14 @@ class SimulatedHub:
         stop = asyncio.Event()
         journal = Journal(database)
         slots, rules = 2, began(journal) or self._rules
-        identity = Identity(SITE, self.name, journal.length() + 1, slots, rules)
+        session = journal.length() + int(1000 * Clock(not_before=journal.last_at()).now())
+        identity = Identity(SITE, self.name, session, slots, rules)
         backoff = Backoff(random=random.Random(self._random.random()))
         bus = MqttBus(
             f"mqtt://{CLOUD}:1883", client_id=f"hub-{self.name}", will=identity.will, backoff=backoff
         )
         compute = SlowCompute(self._random, slots)
-        hub = self.hub = Hub(identity, bus, compute, database, self.blobs)
+        hub = self.hub = Hub(identity, bus, compute, database, self.blobs, keep_s=self._keep_s)
         await hub.prepare()
         hub.observe(self.world.watch)
         self._remembers(hub)

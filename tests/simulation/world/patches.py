@@ -19,6 +19,7 @@ import resonator_hub.hub
 import resonator_hub.inline
 from resonator.bus.gate import Gate
 from resonator_hub.inbox import Clock
+from resonator_hub.keeper import Keeper
 from simulation.world.process import CURRENT
 
 _version = cache(version)
@@ -27,8 +28,13 @@ EPOCH_S = 1.8e9
 
 
 @contextlib.contextmanager
-def in_place(now: Callable[[], float], chance: random.Random, connection: object) -> Iterator[None]:
-    """Have all code in the world read its clocks: `now` is steady, the wall clock is that of its host."""
+def in_place(
+    now: Callable[[], float], chance: random.Random, connection: object, snapshot_every: int
+) -> Iterator[None]:
+    """Have all code in the world read its clocks: `now` is steady, the wall clock is that of its host.
+
+    Hubs take a snapshot after so many events, since their lives are short.
+    """
 
     def wall() -> float:
         process = CURRENT.get()
@@ -52,6 +58,7 @@ def in_place(now: Callable[[], float], chance: random.Random, connection: object
         # Small kernels are pulled in pieces, so that the world is not full of bytes.
         patch.object(resonator_hub.inline, "MAX_INLINE", 20_000),
         patch.object(resonator.bus.pull, "MAX_CHUNK", 16_384),
+        patch.dict(Keeper.__init__.__kwdefaults__, every=snapshot_every),
         # Defaults are bound when the modules are read.
         patch.object(Clock.__init__, "__kwdefaults__", {"not_before": 0.0, "wall": wall, "steady": now}),
         patch.object(Gate.__init__, "__defaults__", (now,)),

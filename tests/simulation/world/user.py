@@ -7,7 +7,7 @@ import hashlib
 import random
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resonator.bus import topics
 from resonator.bus.backoff import Backoff
@@ -20,11 +20,13 @@ from resonator.messages import (
     BlobRef,
     HubState,
     JobAccepted,
+    JobCancel,
     JobList,
     JobQuery,
     JobState,
     JobStatus,
     JobSubmit,
+    Message,
 )
 from simulation.world.chance import stream
 from simulation.world.host import Host
@@ -34,6 +36,7 @@ from simulation.world.process import Process
 if TYPE_CHECKING:
     from simulation.world.fleet import World
 
+M = TypeVar("M", bound=Message)
 ANSWER_S, LOOK_S, AGAIN_S = 10.0, 30.0, 20.0
 
 
@@ -41,7 +44,14 @@ class User:
     """One user with one job, at the hub's broker or at a site's."""
 
     def __init__(
-        self, world: World, name: str, broker: str, spec: TuningJob, after_s: float, folder: Path
+        self,
+        world: World,
+        name: str,
+        broker: str,
+        spec: TuningJob,
+        after_s: float,
+        folder: Path,
+        cancel_after_s: float | None = None,
     ) -> None:
         self.world, self.name, self.job = world, name, f"job-{name}"
         self.host = Host(world, name, self.run)
@@ -51,6 +61,7 @@ class User:
         self._broker = broker
         self._spec = spec
         self._after_s = after_s
+        self._cancel_after_s = cancel_after_s
         self._folder = folder
         self._random = stream(world.seed, f"user {name}")
         self._model = self._random.randbytes(100 if self._random.random() < 0.7 else 40_000)
@@ -76,6 +87,9 @@ class User:
             await asyncio.sleep(self._after_s)
             while not self.done:
                 await self._submit(peer, blobs)
+                if self._cancel_after_s is not None:
+                    await asyncio.sleep(self._cancel_after_s)
+                    await self._ask(peer, JobCancel(job=self.job), JobStatus)
                 status = await self._end(peer)
                 self.done = status is not None and await self._fetch(blobs, status)
             serving.cancel()
@@ -101,7 +115,7 @@ class User:
         """
         while not self._refused:
             found = await self._ask(peer, JobQuery(job=self.job), JobList)
-            if isinstance(found, JobList) and found.jobs[0].state.ended:
+            if found is not None and found.jobs[0].state.ended:
                 self._note(found.jobs[0])
                 return found.jobs[0]
             await asyncio.sleep(LOOK_S)
@@ -131,9 +145,7 @@ class User:
             return False
         return True
 
-    async def _ask(
-        self, peer: Peer, request: JobSubmit | JobQuery, answer: type[JobAccepted] | type[JobList]
-    ) -> JobAccepted | JobList | None:
+    async def _ask(self, peer: Peer, request: JobSubmit | JobQuery | JobCancel, answer: type[M]) -> M | None:
         up, dn = topics.client_up(self._site, self.name), topics.client_dn(self._site, self.name)
         try:
             return await peer.request(up, request, answer, reply_to=dn, timeout=ANSWER_S, attempts=2)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resonator.bus import codec
@@ -213,6 +213,15 @@ class Watch:
             self.violated(f"{result.candidate} was counted by run {serial}, and by run {first} before")
         if serial is not None:
             self.counted[result.candidate] = serial
+
+    def compare(self, records: Mapping[str, Sequence[float]]) -> None:
+        """See whether what is on record in the end is what was measured and counted."""
+        for candidate in self.counted.keys() - records.keys():
+            self.violated(f"{candidate} was counted by run {self.counted[candidate]}, but is not on record")
+        for candidate, latencies in records.items():
+            serial = _serial(tuple(latencies), "")
+            if serial is not None and (serial not in self.journal or self.pushes[serial][0] != candidate):
+                self.violated(f"{candidate} is on record with what came of run {serial}")
 
     def refusal(self, why: str, topic: str, detail: str) -> None:
         """Somebody has not acted upon a message."""
