@@ -1,4 +1,4 @@
-"""Boxes die, are stopped and find their disks full, each in the middle of a job of its own, side by side."""
+"""Boxes die, are stopped and find their disks full in the middle of jobs, at a broker that is no better."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import small_models
-from fakes.brokers import mosquitto
+from fakes.brokers import embedded
 from fakes.disks import SmallDisk, small_disk
 from fakes.guarantees import breaches, unfetchable
 from fakes.household import Household, Member, household
@@ -14,6 +14,7 @@ from fakes.programs import LONG_S, small_order
 from resonator.client.client import Client
 from resonator.jobspec import TargetSpec, TuningJob
 from resonator.messages import JobState
+from resonator_hub.broker.faults import Faults
 
 TRIALS = 8
 STEPS = (
@@ -23,13 +24,16 @@ STEPS = (
     ("window:closed", "before", "1"),
 )
 """Deaths of a box within one job, in this order."""
+BAD = Faults(lose=0.02, repeat=0.2, delay_s=(0.0, 0.05), reorder=True, seed=5)
+"""What the broker does to every message meanwhile."""
 MEASURED = '"event": "measured"'
 
 
 async def test_boxes_that_die_or_stop_or_have_no_room_lose_and_double_nothing(tmp_path: Path) -> None:
     names = ("mortal", "stopped", "full")
     with small_disk(tmp_path / "full", 24) as disk:
-        async with mosquitto() as broker, household(tmp_path, broker.url, names) as house:
+        async with embedded() as broker, household(tmp_path, broker.url, names) as house:
+            broker.faults = BAD
             mortal, stopped, full = house.boxes.values()
             await house.start_hub()
             await mortal.start(*STEPS[0])
