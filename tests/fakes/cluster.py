@@ -47,10 +47,22 @@ class DaskCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the scheduler and all workers."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait()
+
+    def start_again(self) -> None:
+        """Start another scheduler at the same address, and as many workers as there were."""
+        count, self.workers = len(self.workers), []
+        self._folder = self._folder / "again"
+        self._folder.mkdir()
+        self._start("scheduler", self._folder, "--port", str(self.port))
+        self.add_workers(count)
 
     def add_workers(self, count: int, python_path: Path | None = None) -> None:
         """Start so many workers, that find Python packages there first; return when they have joined."""

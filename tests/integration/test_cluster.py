@@ -242,6 +242,21 @@ async def _says(log: Path, sentence: str) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.nightly
+async def test_a_cluster_that_is_lost_and_comes_back_costs_no_call(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path / "blobs")
+    with DaskCluster(tmp_path) as own:
+        own.add_workers(1)
+        pool = ClusterPool(own.address, str(tmp_path / "blobs"), blobs, packages=PACKAGES, load=LIGHT)
+        compute = Compute(pool, await asyncio.to_thread(pool.open))
+        await compute.start()
+        own.kill()
+        sums = [asyncio.ensure_future(compute.run(calls.add, 2, n, timeout_s=TIMEOUT_S)) for n in range(4)]
+        await asyncio.to_thread(own.start_again)
+        assert await asyncio.gather(*sums) == [2, 3, 4, 5]
+        await compute.close()
+
+
 class Pipes:
     """A pipe at each worker, by which calls there tell that they have begun."""
 

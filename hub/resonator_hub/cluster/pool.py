@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -146,9 +147,7 @@ class ClusterPool(Executor):
     def _carried_out(self, errand: _Errand, parcel: bytes) -> bytes:
         """Return what a worker answers to a call, which is made again if the cluster failed it."""
         for attempt in range(ATTEMPTS):
-            if errand.unwanted:
-                break
-            client = self._cluster.client()
+            client = self._client(errand)
             try:
                 if (answer := self._ask(client, errand, parcel, attempt)) != worker.UNFIT:
                     return answer
@@ -160,9 +159,14 @@ class ClusterPool(Executor):
                 if not errand.unwanted:
                     log.warning("a call was lost with its scheduler", call=errand.key, reason=str(error))
                     self._cluster.lost(client)
-        raise ComputeFailed(
-            "it was given up" if errand.unwanted else f"the cluster failed it {ATTEMPTS} times"
-        )
+        raise ComputeFailed(f"the cluster failed it {ATTEMPTS} times")
+
+    def _client(self, errand: _Errand) -> Client:
+        """Return the client; while there is no scheduler a call waits for one, until its time is over."""
+        while not errand.unwanted:
+            with suppress(OSError):
+                return self._cluster.client()
+        raise ComputeFailed("it was given up")
 
     def _ask(self, client: Client, errand: _Errand, parcel: bytes, attempt: int) -> bytes:
         future = client.submit(
