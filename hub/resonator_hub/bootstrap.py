@@ -164,7 +164,13 @@ async def _serve(
             custody = Custody(authority, identity.seal, tls, reconnect, hub.chronicle.read)
             stack.callback(asyncio.create_task(custody.run(), name="custody").cancel)
         watch.service.ready()
-        await _until_ended(hub.run(stop), database)
+        try:
+            await _until_ended(hub.run(stop), database)
+        except Deposed:
+            raise  # another hub is there
+        except Exception:
+            await hub.say_gone()
+            raise
 
 
 async def _until_ended(running: Coroutine[None, None, None], database: Database) -> None:

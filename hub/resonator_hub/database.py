@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import alembic.command
 import alembic.config
+import alembic.util
 import structlog
 from sqlalchemy import (
     URL,
@@ -100,6 +101,9 @@ class Database:
         except DatabaseError as error:
             database.close()
             raise DatabaseUnusable(f"the database {database} cannot be used: {_said(error)}") from error
+        except alembic.util.CommandError as error:
+            database.close()
+            raise DatabaseUnusable(f"the database {database} is of a later version of the hub") from error
         except ResonatorError:
             database.close()
             raise

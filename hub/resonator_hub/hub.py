@@ -184,6 +184,12 @@ class Hub:
         await self._windows.end_all(GOODBYE_S)
         await self._board.close(GOODBYE_S)
         await self._acks.close(GOODBYE_S)
+        await self.say_gone()
+
+    async def say_gone(self) -> None:
+        """Tell everybody that the hub is not there: the broker does so only where nothing was said."""
+        if not self._bus.connected:
+            return
         goodbye = self.peer.send(self.identity.topic, self.identity.state(online=False), retain=True)
         try:
             await asyncio.wait_for(goodbye, GOODBYE_S)

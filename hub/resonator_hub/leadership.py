@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from resonator.errors import Unreachable
 from resonator_hub.database import Database
@@ -159,7 +159,7 @@ class Leadership:
                     if connection.execute(beat).rowcount == 1:
                         continue
                     reign = _reign(connection)
-            except DBAPIError:
+            except SQLAlchemyError:
                 continue  # nobody sees a silence while the database is away
             self._deposed(reign)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from resonator.jobspec import Budget, JobBody, Metadata, ModelSpec, TargetSpec, 
 from resonator.messages import Identity, Offer
 from resonator.tensors import TensorSpec
 from resonator_hub import database_url
-from resonator_hub.database import Database, put
+from resonator_hub.database import Database, DatabaseUnusable, put
 from resonator_hub.fleet import Registry
 from resonator_hub.jobs.store import Job, Jobs
 from resonator_hub.journal import Journal
@@ -261,6 +262,13 @@ def test_an_old_database_is_brought_up_to_date_with_what_is_in_it(url: str) -> N
     database = Database.open(url)
     assert list(Journal(database).events()) == [events.Tick(1.5)]
     database.close()
+
+
+def test_a_database_of_a_later_version_is_left_alone(url: str) -> None:
+    with contextlib.closing(Database.open(url)) as database, database.unguarded() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseUnusable, match="is of a later version of the hub"):
+        Database.open(url)
 
 
 def test_of_many_who_migrate_at_once_each_finds_the_tables_whole(url: str) -> None:

@@ -20,6 +20,7 @@ from fakes.programs import LONG_S, Program, small_order
 from fakes.stories import AgentLife, read
 from resonator.cli.exits import ExitCode
 from resonator.client.client import Client
+from resonator.errors import BusUnreachable
 from resonator.ids import DeviceId, JobId
 from resonator.messages import JobState
 from resonator_hub.database import Database
@@ -115,6 +116,26 @@ async def under_way(client: Client, job: str, trials: int) -> int:
         if status.trials >= trials:
             return status.trials
     pytest.fail("the job is not told of any more")
+
+
+@pytest.mark.nightly
+async def test_a_hub_whose_database_stays_away_says_so_and_ends_to_be_started_again(tmp_path: Path) -> None:
+    async with pair(tmp_path) as where:
+        hub = await where.hub("only")
+        await hub.logged("connected to broker")
+        where.server.stop()
+        agent = await where.agent()  # what it says of itself is to be journalled
+        try:
+            async with Client.connect(where.broker) as client:
+                assert await asyncio.wait_for(hub.process.wait(), LONG_S) == ExitCode.UNREACHABLE
+                with pytest.raises(BusUnreachable, match="local/main has gone offline"):
+                    await client.wait_for_hub(5.0)
+        finally:
+            codes = [await program.end(signal.SIGINT) for program in (agent, hub)]
+    assert codes == [0, ExitCode.UNREACHABLE]
+    assert "waiting for the database" in hub.log
+    assert "is not there" in hub.log
+    assert "Traceback" not in hub.log
 
 
 async def test_two_hubs_of_one_name_with_a_database_each_do_not_go_on_together(tmp_path: Path) -> None:
