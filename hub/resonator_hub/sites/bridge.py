@@ -18,7 +18,7 @@ MAX_QUEUED = 20_000
 """Messages that wait for the link; boxes send again what the hub has not acknowledged."""
 AUTOSAVE_S = 1
 """What a broker that is killed may lose of its queue, in seconds."""
-RETRY_S, MAX_RETRY_S = 1, 10
+RETRY_S, MAX_RETRY_S = 1, 5
 """How long the bridge waits before it connects again, at first and at most."""
 
 
