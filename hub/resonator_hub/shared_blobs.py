@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from resonator.bus.blobs import BlobMissing, Blobs, BlobStore, digest_of
@@ -136,8 +137,9 @@ class SharedBlobs:
 
     def _bring_near(self, digest: str, data: bytes) -> None:
         if not self._is_large(len(data)):
-            self._near.put(data)
-            self._count(digest, len(data))
+            with suppress(OSError):  # where this disk is full, it is read from afar
+                self._near.put(data)
+                self._count(digest, len(data))
 
     def _count(self, digest: str, size: int) -> None:
         """Note that a blob was used, and let go of what was not for longest."""

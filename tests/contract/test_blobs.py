@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import random
@@ -213,6 +214,18 @@ def test_a_large_blob_is_read_in_pieces_and_not_kept_near(tmp_path: Path) -> Non
 
     assert blobs.read(digest, 990, 100) == (data[990:], 1001)
     assert blobs.get(digest) == data
+    assert not blobs.near(digest)
+
+
+def test_a_full_disk_here_costs_no_blob_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    blobs = shared(tmp_path / "near", 5000)
+    monkeypatch.setattr(BlobStore, "put", full)
+    digest = blobs.put(b"kernel")
+
+    assert blobs.get(digest) == b"kernel"
     assert not blobs.near(digest)
 
 
