@@ -37,8 +37,9 @@ KEEPALIVE_S = 5
 class PlacedBroker:
     """A Mosquitto at a place, with a configuration that is there; it may be killed and started again."""
 
-    def __init__(self, place: Place, config: Path) -> None:
+    def __init__(self, place: Place, config: Path, *, tls: bool = False) -> None:
         self.place, self.config = place, config
+        self._scheme = "mqtts" if tls else "mqtt"
         self.log = ""
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -47,12 +48,12 @@ class PlacedBroker:
     @property
     def url(self) -> str:
         """Its address for programs at its place."""
-        return f"mqtt://{self.place.inside}:{self.place.port}"
+        return f"{self._scheme}://{self.place.inside}:{self.place.port}"
 
     @property
     def outer_url(self) -> str:
         """Its address for the test itself, which has to say `insecure`."""
-        return f"mqtt://{self.place.outside}:{self.place.port}"
+        return f"{self._scheme}://{self.place.outside}:{self.place.port}"
 
     @property
     def pid(self) -> int:

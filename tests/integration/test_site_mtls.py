@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from getpass import getuser
 from pathlib import Path
@@ -39,16 +41,16 @@ def fleet(tmp_path: Path) -> Fleet:
 
 
 @contextlib.asynccontextmanager
-async def bridged(fleet: Fleet, cloud: str) -> AsyncIterator[str]:
-    """The broker of the site, bridged to that of the cloud; yields its address."""
+async def bridged(fleet: Fleet, cloud: str) -> AsyncIterator[PlacedBroker]:
+    """The broker of the site, bridged to that of the cloud."""
     place, port = fleet.place(EDGE), free_port()
     where = ["--cloud", cloud, "--identity", str(place), "--host", HOST, "--port", str(port)]
     done = CliRunner().invoke(sites, ["config", "plant", *where], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    broker = PlacedBroker(Place("plant", (), HOST, HOST, HOST, port), place / mosquitto.CONFIG)
+    broker = PlacedBroker(Place("plant", (), HOST, HOST, HOST, port), place / mosquitto.CONFIG, tls=True)
     await broker.start()
     try:
-        yield broker.url.replace("mqtt:", "mqtts:")
+        yield broker
     finally:
         await broker.end()
 
@@ -58,14 +60,16 @@ async def test_acl_a_site_speaks_over_its_bridge(fleet: Fleet) -> None:
         guarded(fleet) as cloud,
         connected(cloud, fleet.tls(HUB), "hub") as hub,
         bridged(fleet, cloud) as plant,
-        connected(plant, fleet.tls(PRESS), "press") as press,
-        connected(plant, fleet.tls(EVE), "eve") as eve,
+        connected(plant.url, fleet.tls(PRESS), "press") as press,
+        connected(plant.url, fleet.tls(EVE), "eve") as eve,
     ):
         await hub.connection.subscribe(topics.for_hub())
         await press.connection.subscribe(topics.for_device("plant", "press"))
         await eve.connection.subscribe([*topics.for_client("plant", "eve"), topics.hubs()])
         await hub.hears(bridge.UP)
         await press.hears(bridge.UP)
+        os.kill(plant.pid, signal.SIGHUP)  # as for a new list of revocations
+        await plant.logged("Reloading config")
         await say(press, topics.device_up("plant", "press", "state"), b"a box", retain=True)
         await say(press, topics.device_up("plant", "press", "result"), b"a result")
         await say(eve, topics.client_up("plant", "eve"), b"a request")
