@@ -27,8 +27,9 @@ class Standing:
 class Census:
     """Jobs that have not ended by phase, every device ever seen, and what is under way.
 
-    `steps` wait for one of the compute `slots` (False) or run in it (True); `ready` kernels wait for a device,
-    `outstanding` ones are there; `windows` are granted and not answered, open, closing, or on a device out of sight.
+    `steps` wait for one of the compute `slots` (False) or run in it (True). `ready` kernels wait for a
+    device, `outstanding` ones are there. `windows` are granted and not answered, open, closing, or on a
+    device out of sight.
     """
 
     jobs: Counter[str]
