@@ -24,6 +24,7 @@ from pathlib import Path
 
 from fakes.guarantees import breaches, unfetchable
 from resonator.bus.mqtt import MqttBus
+from resonator.cli import logs
 from resonator.errors import ResonatorError
 from soak.plan import Storm, plan
 from soak.report import Figures, count, count_faults, takeovers
@@ -134,14 +135,22 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    if _INSIDE not in os.environ:
-        # Whatever becomes of this process, its namespaces end with it, and everything in them.
-        command = [*_ALONE, sys.executable, "-m", "soak", *sys.argv[1:]]
-        return subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False).returncode
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    print(f"soak of {options.minutes:g} minutes, seed {options.seed}, on {options.database}", flush=True)
+    if _INSIDE in os.environ:
+        return inside(options, Path(os.environ[_INSIDE]))
+    # Whatever becomes of these processes, their namespaces end with the first, and all that is in them.
+    command = [*_ALONE, sys.executable, "-m", "soak", *sys.argv[1:], "--seed", str(options.seed)]
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        figures = asyncio.run(soak(options, Path(folder)))
+        return subprocess.run(command, env={**os.environ, _INSIDE: folder}, check=False).returncode
+
+
+def inside(options: argparse.Namespace, folder: Path) -> int:
+    """Run the soak in the namespaces that were made for it."""
+    logs.configure("error")  # what the clients in here see of the storm is not news
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    Path("/run/netns").mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/netns"], check=True)  # names of networks are ours
+    print(f"soak of {options.minutes:g} minutes, seed {options.seed}, on {options.database}", flush=True)
+    figures = asyncio.run(soak(options, folder))
     print(figures.table())
     if options.out:
         options.out.write_text(json.dumps(asdict(figures), indent=1) + "\n")
@@ -152,6 +161,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         sys.exit(main())
-    sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
