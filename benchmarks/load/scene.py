@@ -26,7 +26,7 @@ from resonator_hub.authority import mosquitto
 
 HERE = Path(__file__).parent.parent
 PATIENCE_S = 300.0
-TRIALS = 12
+TRIALS = 24
 """How many trials a task may have: a first round has half of them, more would take longer to be built."""
 Told = dict[str, Any]
 
@@ -35,20 +35,16 @@ Told = dict[str, Any]
 class Load:
     """How many agents, how many jobs of how many tasks keep them busy, and for how long that is watched.
 
-    `kernel_s` is how long a kernel takes at least and at most.
+    A round of a task stays on one box, so that no more boxes are busy than there are tasks in all. `kernel_s`
+    is how long a kernel takes at least and at most.
     """
 
     agents: int = 2000
     jobs: int = 25
     tasks: int = 40
     kernel_s: tuple[float, float] = (5.0, 14.0)
-    warm_s: float = 20.0
+    warm_s: float = 60.0
     steady_s: float = 60.0
-
-    @property
-    def busy(self) -> int:
-        """How many boxes have work at a time: a round of a task stays on one."""
-        return min(self.agents, self.jobs * self.tasks)
 
 
 class Scene:
