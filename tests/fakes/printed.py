@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fakes.programs import LONG_S
-
+PATIENCE_S = 240.0
 DOCS = Path(__file__).parents[2] / "docs"
 _ALONE = ("unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 """A network, mounts and processes of their own: ports and names as printed, and nothing outlives the test."""
@@ -50,7 +49,7 @@ async def run(command: Sequence[str], home: Path) -> str:
             start_new_session=True,
         )
     try:
-        code = await asyncio.wait_for(process.wait(), LONG_S)
+        code = await asyncio.wait_for(process.wait(), PATIENCE_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
