@@ -164,11 +164,11 @@ def miscounted(books: Books) -> list[str]:
             first.setdefault(event.candidate, event)
     found = [f"{name} has several records" for name in books.repeated_records]
     for name, latencies in books.records.items():
-        event = first.get(CandidateId(name))
-        if event is None:
+        result = first.get(CandidateId(name))
+        if result is None:
             found.append(f"{name} is on record and was never measured")
-        elif event.latencies != latencies:
-            found.append(f"{name} is on record with {latencies}, its first result was {event.latencies}")
+        elif result.latencies != latencies:
+            found.append(f"{name} is on record with {latencies}, its first result was {result.latencies}")
     kernels = {name for name in first if "/model-" not in name}
     found += [f"{name} was measured and is not on record" for name in sorted(kernels - set(books.records))]
     return [*found, *_miscounted_trials(books, kernels)]
