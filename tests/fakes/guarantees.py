@@ -5,7 +5,9 @@ Every check returns the breaches it found, a sentence each; none is what a test 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,6 @@ from resonator.client.client import Client
 from resonator.failures import Fault
 from resonator.ids import CandidateId, DeviceId, JobId
 from resonator.messages import JobState, JobStatus, KernelResult
-from resonator_agent.outbox import Outbox
 from resonator_hub.database import Database
 from resonator_hub.journal import Journal
 from resonator_hub.rules import began
@@ -146,12 +147,10 @@ def lost_results(evidence: Evidence, *, at_rest: bool) -> list[str]:
 
 
 def pending(device: DeviceId, path: Path) -> list[Result]:
-    """Return the results in a box's outbox."""
-    outbox = Outbox(path)
-    try:
-        messages = [codec.decode(kept.payload).message for kept in outbox.pending()]
-    finally:
-        outbox.close()
+    """Return the results in a box's outbox, without disturbing an agent that may be at it."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as outbox:
+        payloads = outbox.execute("SELECT payload FROM outbox ORDER BY place").fetchall()
+    messages = [codec.decode(payload).message for (payload,) in payloads]
     return [(device, m.epoch, CandidateId(m.candidate)) for m in messages if isinstance(m, KernelResult)]
 
 
