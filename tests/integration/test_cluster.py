@@ -13,8 +13,11 @@ import pytest_asyncio
 
 import compute_calls as calls
 from fakes.cluster import CountingRelay, DaskCluster, DaskWorker
+from fakes.house import House
+from resonator import bundle
 from resonator.bus.blobs import BlobStore
 from resonator.errors import InputInvalid, Unreachable
+from resonator.messages import JobState
 from resonator_hub.build.kernel import Kernel, build
 from resonator_hub.cluster import connection
 from resonator_hub.cluster import pool as cluster_pool
@@ -240,6 +243,25 @@ async def test_a_worker_of_another_version_that_joins_gets_no_calls(
 async def _says(log: Path, sentence: str) -> None:
     while sentence not in log.read_text():
         await asyncio.sleep(0)
+
+
+@pytest.mark.nightly
+async def test_a_whole_job_is_tuned_on_the_cluster(
+    compute: Compute, blobs: BlobStore, tmp_path: Path
+) -> None:
+    house = House(tmp_path)
+    house.blobs, house.compute = blobs, compute  # type: ignore[assignment]
+    listening = await house.device.start()
+    async with house.hub():
+        await house.submit(trials=16)
+        status = await asyncio.wait_for(house.ended(), 300.0)
+    listening.cancel()
+    assert status.state is JobState.SUCCEEDED, status.failure
+    assert status.trials == 16
+    assert status.bundle is not None
+    manifest, library = bundle.read(blobs.get(status.bundle.digest))
+    assert manifest.records > 0
+    assert library[:4] == b"\x7fELF"
 
 
 @pytest.mark.nightly
