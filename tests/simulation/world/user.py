@@ -27,6 +27,7 @@ from resonator.messages import (
     JobStatus,
     JobSubmit,
     Message,
+    Rejected,
 )
 from simulation.world.chance import stream
 from simulation.world.host import Host
@@ -77,8 +78,8 @@ class User:
         blobs = Blobs(peer, self._site, self.name)
         peer.on(HubState, _ignore)
         peer.on(JobStatus, self._hear)
-        peer.on(JobAccepted, _ignore)  # the answer to a question that was given up meanwhile
-        peer.on(JobList, _ignore)
+        for late in (JobAccepted, JobList, Rejected):
+            peer.on(late, _ignore)  # the answer to a question that was given up meanwhile
         await bus.subscribe(
             *topics.for_client(self._site, self.name), topics.job_status(self._site, self.job)
         )
