@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +77,7 @@ class Tally:
     said: Counter[str] = field(default_factory=Counter)
     heard: Counter[str] = field(default_factory=Counter)
     connected: int = 0
+    last_connected_at: float = 0.0
     results: list[str] = field(default_factory=list)
     """`device epoch candidate` of everything measured."""
     unacknowledged: int = 0
@@ -138,6 +140,7 @@ class Agent:
     def ready(self) -> None:
         """Hear that the broker has taken the client."""
         self._tally.connected += 1
+        self._tally.last_connected_at = time.monotonic()
         self._backoff.reset()
         self._outbox = {name: (message, 0.0) for name, (message, _) in self._outbox.items()}
         self._ready = True

@@ -61,6 +61,7 @@ def told(tally: Tally) -> dict[str, object]:
     }
     return {
         "connected": tally.connected,
+        "last_connected_at": tally.last_connected_at,
         "said": dict(tally.said),
         "heard": dict(tally.heard),
         "results": len(tally.results),

@@ -101,6 +101,7 @@ class CountingBus(MqttBus):
         self.sent: Counter[str] = Counter()
         self.states: dict[str, float] = {}
         """When a device's state was heard first since this hub connected last."""
+        self._counted = self._connection
         self.connected_at = 0.0
         self.on_connect(self._connected_again)
 
@@ -109,7 +110,10 @@ class CountingBus(MqttBus):
         async for delivery in super().deliveries():
             channel = delivery.topic.rpartition("/")[2]
             self.received[channel] += 1
-            if channel == "state" and not delivery.retained and _STATE in delivery.payload:
+            if self._connection is not self._counted:
+                self._counted = self._connection
+                self.states.clear()
+            if channel == "state" and _STATE in delivery.payload:
                 self.states.setdefault(delivery.topic, time.monotonic())
             yield delivery
 
@@ -119,7 +123,6 @@ class CountingBus(MqttBus):
         await super().publish(topic, payload, qos=qos, retain=retain)
 
     async def _connected_again(self) -> None:
-        self.states.clear()
         self.connected_at = time.monotonic()
 
 
