@@ -81,13 +81,15 @@ def tell(running: Town, place: Path) -> None:
 
 
 async def rest(running: Town, traffic: Traffic) -> list[str]:
-    """Wait until every job has ended and every result is taken; return what is left when the time is up."""
+    """Wait until jobs have ended, results are taken and boxes idle; return what is left at the end."""
     give_up = time.monotonic() + REST_S
     while time.monotonic() < give_up:
-        if await traffic.look() and traffic.live == 0 and running.waiting() == 0:
+        idle = await traffic.idle_boxes()
+        if await traffic.look() and traffic.live == running.waiting() == 0 and idle == len(running.boxes):
             return []
         await asyncio.sleep(LOOK_S)
-    return [f"after {REST_S:g} s {traffic.live} jobs are under way, {running.waiting()} results not taken"]
+    left = f"{traffic.live} jobs are under way, {running.waiting()} results not taken, {idle} boxes idle"
+    return [f"after {REST_S:g} s of rest {left}"]
 
 
 async def fetched(running: Town, figures: Figures) -> list[str]:

@@ -13,8 +13,8 @@ from onnx import helper
 import small_models
 from fakes.programs import small_order
 from fakes.sites import SITES
-from resonator.errors import BusUnreachable, Refused
-from resonator.jobspec import Budget, Measure, TuningJob
+from resonator.errors import Refused, Unreachable
+from resonator.jobspec import Budget, Measure, TargetSpec, TuningJob
 from resonator.messages import JobStatus
 from soak.town import Town
 
@@ -53,7 +53,7 @@ class Traffic:
         try:
             async with self._town.fed.client(timeout=5.0) as client:
                 self.statuses |= {status.job: status for status in await client.jobs()}
-        except (BusUnreachable, Refused):
+        except (Unreachable, Refused):
             return False
         return True
 
@@ -62,17 +62,25 @@ class Traffic:
         try:
             async with self._town.fed.client(site) as client:
                 self._town.accepted.append(await client.submit(self._order(), model))
-        except (BusUnreachable, Refused) as error:
+        except (Unreachable, Refused) as error:
             self.refusals[f"{type(error).__name__}: {str(error)[:100]}"] += 1
 
+    async def idle_boxes(self) -> int:
+        """Return how many boxes the hub sees idle; none when it does not answer."""
+        try:
+            async with self._town.fed.client(timeout=5.0) as client:
+                return sum(device.state == "idle" for device in await client.devices())
+        except (Unreachable, Refused):
+            return 0
+
     def _order(self) -> TuningJob:
-        """A job whose kernels take a while to measure, so that boxes hold some."""
+        """A job whose kernels take a while to measure, so that boxes hold some; half of them are for one box."""
         job = small_order(self._dice.choice(TRIALS))
         measure = Measure(number=1, repeat=2, min_repeat_ms=self._dice.choice((20, 100)))
         budget = Budget(trials=job.spec.budget.trials, again=True)
-        return job.model_copy(
-            update={"spec": job.spec.model_copy(update={"measure": measure, "budget": budget})}
-        )
+        targets = (job.spec.target, TargetSpec(device=self._dice.choice(sorted(self._town.boxes))))
+        body = {"measure": measure, "budget": budget, "target": self._dice.choice(targets)}
+        return job.model_copy(update={"spec": job.spec.model_copy(update=body)})
 
 
 def _perceptron(path: Path, size: int) -> Path:
