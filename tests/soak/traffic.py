@@ -74,7 +74,7 @@ class Traffic:
             return 0
 
     def _order(self) -> TuningJob:
-        """A job whose kernels take a while to measure, so that boxes hold some; half of them are for one box."""
+        """A job whose kernels take a while to measure, so that boxes hold some; half are for one box."""
         job = small_order(self._dice.choice(TRIALS))
         measure = Measure(number=1, repeat=2, min_repeat_ms=self._dice.choice((20, 100)))
         budget = Budget(trials=job.spec.budget.trials, again=True)
