@@ -193,7 +193,7 @@ async def test_a_worker_that_sees_other_blobs_is_refused(
 
 
 async def test_an_operator_is_tuned_there_and_a_build_outlives_its_worker(
-    compute: Compute, cluster: DaskCluster, blobs: BlobStore
+    compute: Compute, cluster: DaskCluster, folder: Path
 ) -> None:
     extraction = await compute.run(extract, perceptron(), {}, TARGET, timeout_s=TIMEOUT_S)
     module = extraction.tasks[0].module
@@ -219,6 +219,7 @@ async def test_an_operator_is_tuned_there_and_a_build_outlives_its_worker(
     assert other is not worker
     assert await again == kernels[0]
     assert await asyncio.to_thread(ends, pid), "what a worker runs dies with it"
+    assert "lose already computed" not in (folder / "scheduler.log").read_text(), "results are let go of"
     pipes.close()
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import threading
 import time
+from concurrent.futures import CancelledError
 from dataclasses import asdict
 from typing import Any
 
 import structlog
 from distributed import Client, Security
 
-from resonator.errors import InputInvalid, Unreachable
+from resonator.errors import InputInvalid, ResonatorError, Unreachable
 from resonator_hub.calls import ComputeFailed
 from resonator_hub.cluster import worker
 from resonator_hub.cluster.worker import Bench, Terms
@@ -31,6 +31,8 @@ WORKERS_S = 30.0
 
 LOOK_S = 10.0
 """How often it looks which workers are fit for its calls."""
+READY_S = 60.0
+"""How long a call waits for workers that are made ready."""
 
 
 class Connection:
@@ -49,7 +51,10 @@ class Connection:
         self._connecting = threading.Lock()
         self._closed = False
         self._fit: list[str] | None = None
-        self._looked_at = -math.inf
+        self._looked_at = time.monotonic()
+        self._looked = threading.Event()
+        """Cleared while somebody looks at the workers."""
+        self._looked.set()
         self._looking = threading.Lock()
 
     def open(self) -> int:
@@ -88,21 +93,14 @@ class Connection:
 
     def fit(self) -> list[str] | None:
         """Return the workers that can run calls, None if all can: of another version some may have joined."""
-        with self._looking:
-            if time.monotonic() > self._looked_at + LOOK_S:
-                client = self.client()
-                problems = client.run(worker.problem, self.bench, on_error="return")
-                fit = [where for where, problem in problems.items() if problem == ""]
-                if not fit:
-                    self._register(client)  # a scheduler that was started again does not know of us
-                self._fit = fit if fit and len(fit) < len(problems) else None
-                self._looked_at = time.monotonic()
-            return self._fit
+        if time.monotonic() > self._looked_at + LOOK_S:
+            self._begin_to_look()
+        return self._fit
 
     def look_again(self) -> None:
-        """Have the workers looked at before the next call: one was not fit for its own."""
-        with self._looking:
-            self._looked_at = -math.inf
+        """Look at the workers before the next call: one was not fit for its own."""
+        self._begin_to_look()
+        self._looked.wait(READY_S)
 
     def client(self) -> Client:
         """Return the client, connected again if need be. Raises OSError while there is no scheduler."""
@@ -128,6 +126,27 @@ class Connection:
             self._closed = True
             if self._client is not None:
                 self._client.close(timeout=CONNECT_S)
+
+    def _begin_to_look(self) -> None:
+        """Have the workers looked at aside: one that hangs would hold up the calls to all."""
+        with self._looking:
+            if self._looked.is_set():
+                self._looked.clear()
+                self._looked_at = time.monotonic()
+                threading.Thread(target=self._look, name="cluster-look", daemon=True).start()
+
+    def _look(self) -> None:
+        try:
+            client = self.client()
+            problems = client.run(worker.problem, self.bench, on_error="return")
+            fit = [where for where, problem in problems.items() if problem == ""]
+            if not fit:
+                self._register(client)  # a scheduler that was started again does not know of us
+            self._fit = fit if fit and len(fit) < len(problems) else None
+        except (OSError, CancelledError, ResonatorError) as error:
+            log.warning("the Dask workers could not be looked at", reason=str(error))
+        finally:
+            self._looked.set()
 
     def _connect(self) -> Client:
         return Client(self._address, timeout=CONNECT_S, set_as_default=False, security=Security())

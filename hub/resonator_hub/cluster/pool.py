@@ -36,6 +36,10 @@ ATTEMPTS = 3
 """How often a call is made, should its scheduler be lost, or its worker turn out not to be fit for it."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class _Errand(Future[Any]):
     """A call on the cluster; unlike other futures it can be cancelled while it runs: its process is killed.
 
@@ -49,7 +53,7 @@ class _Errand(Future[Any]):
         self.signature = calls.signature(function)
         self.cpu_s: float | None = None
         self.unwanted = False
-        self.end: Callable[[], object] = lambda: None
+        self.end: Callable[[], object] = _nothing
         """Ends what runs elsewhere, without waiting for it."""
 
     @property
@@ -182,8 +186,12 @@ class ClusterPool(Executor):
         errand.end = lambda: self._waiting.submit(give_up)
         if errand.unwanted:
             errand.end()
-        answer: bytes = future.result()
-        return answer
+        try:
+            answer: bytes = future.result()
+            return answer
+        finally:
+            future.release()  # or Dask would make it again, should its worker die
+            errand.end = _nothing
 
     def _give_up(self, client: Client, key: str, future: Any) -> None:
         """Have a call ended wherever it is: Dask forgets it, its worker kills the process."""
