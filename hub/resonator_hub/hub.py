@@ -42,6 +42,8 @@ from resonator_hub.watch.observer import Observer
 from resonator_hub.workshop import Computes, Workshop
 
 log = structlog.get_logger(__name__)
+ANNOUNCE_S = 300.0
+"""How often the hub says that it is there: on its way to a site a broker may have dropped it."""
 GOODBYE_S = 3.0
 """How long each of the last words may take when the hub is stopped."""
 
@@ -164,7 +166,8 @@ class Hub:
         hearing = asyncio.create_task(self.peer.serve(), name="hearing")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         namesake = asyncio.create_task(self._namesake.met(), name="namesake")
-        parts: set[asyncio.Task[object]] = {runtime, hearing, stopping, namesake}
+        presence = asyncio.create_task(self._stay_announced(), name="presence")
+        parts: set[asyncio.Task[object]] = {runtime, hearing, stopping, namesake, presence}
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
@@ -174,8 +177,19 @@ class Hub:
             await self._end(parts)
 
     async def _announce(self) -> None:
-        await self.peer.send(self.identity.topic, self.identity.state(online=True), retain=True)
+        await self._say_here()
         self._board.say_again()
+
+    async def _stay_announced(self) -> None:
+        while True:
+            await asyncio.sleep(ANNOUNCE_S)
+            try:
+                await self._say_here()
+            except BusUnreachable as error:
+                log.warning("presence not announced", reason=str(error))
+
+    async def _say_here(self) -> None:
+        await self.peer.send(self.identity.topic, self.identity.state(online=True), retain=True)
 
     async def _say_goodbye(self) -> None:
         await self._submissions.close()

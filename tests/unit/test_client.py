@@ -314,6 +314,27 @@ async def test_a_late_will_does_not_bury_a_newer_hub(broker: EmbeddedBroker) -> 
         assert await client.jobs() == ()
 
 
+async def test_a_hub_is_back_when_a_later_one_of_its_name_is_gone(broker: EmbeddedBroker) -> None:
+    async with talking_hub(broker.url, online=False) as hub, Client.connect(broker.url, timeout=5) as client:
+        await hub.announce(session=2)
+        await hub.announce(session=2, online=False)
+        await hub.announce(session=1)
+
+        assert await client.jobs() == ()
+
+
+async def test_the_end_of_a_job_is_seen_even_if_the_news_of_it_is_lost(
+    broker: EmbeddedBroker, hub: TalkingHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resonator.client.client.LOOK_S", 0.05)
+    hub.statuses["j"] = JobStatus(job="j", name="j", state=JobState.RUNNING)
+    async with Client.connect(broker.url, timeout=5) as client:
+        following = client.follow("j")
+        assert (await anext(following)).state is JobState.RUNNING
+        hub.statuses["j"] = JobStatus(job="j", name="j", state=JobState.SUCCEEDED)
+        assert [status.state async for status in following] == [JobState.SUCCEEDED]
+
+
 async def test_a_hub_that_does_not_answer_is_said_to(broker: EmbeddedBroker, hub: TalkingHub) -> None:
     hub.peer._handlers.clear()
     async with Client.connect(broker.url, timeout=0.1) as client:

@@ -51,6 +51,8 @@ from resonator.trust import credentials_for
 from resonator.trust.seal import Seal
 
 M = TypeVar("M", bound=Message)
+LOOK_S = 60.0
+"""After how long without news of a job that is followed the hub is asked, in seconds."""
 _PULL_RATE = 64 * 1024
 """Bytes a second, half of 1 Mbit/s, that a hub must at least pull while it considers a submission."""
 
@@ -200,10 +202,22 @@ class Client:
                 if self._peer.is_sealed:  # nothing is retained for submitters: it may have ended meanwhile
                     queue.put_nowait(await self.job(status.job))
             while not status.state.ended:
-                status = await queue.get()
-                yield status
+                news = await self._news(queue, status)
+                if news != status:
+                    yield news
+                status = news
         finally:
             followers.discard(queue)
+
+    async def _news(self, queue: asyncio.Queue[JobStatus], known: JobStatus) -> JobStatus:
+        """Wait for a job's next status; what was published may be lost on its way, the last one too."""
+        try:
+            return await asyncio.wait_for(queue.get(), LOOK_S)
+        except asyncio.TimeoutError:
+            pass
+        with contextlib.suppress(BusUnreachable):
+            return await self.job(known.job)
+        return known
 
     async def wait(self, job: str) -> JobStatus:
         """Wait until a job has ended; returns its last status."""

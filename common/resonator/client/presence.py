@@ -21,12 +21,16 @@ class HubPresence:
         self._online = asyncio.Event()
 
     async def heard(self, received: Received) -> None:
-        """Note a hub's presence; one of an older session is a late will and says nothing."""
+        """Note a hub's presence; the end of an older session is a late will and says nothing.
+
+        Nor does such a session while a newer one is there; once that is gone, it was a namesake's.
+        """
         state = received.message
         assert isinstance(state, HubState)
         name = f"{received.address.site}/{received.address.name}"
         known = self._states.get(name)
-        if known is not None and state.session < known.session:
+        returned = known is not None and (known.status, state.status) == ("offline", "online")
+        if known is not None and state.session < known.session and not returned:
             return
         self._states[name] = state
         if known is not None and known.status != state.status:
