@@ -104,6 +104,8 @@ class Databases:
         made = sqlite3.connect(":memory:", factory=Connection, check_same_thread=False)
         made.disk = disk
         made.deserialize(_fresh())
+        made.execute("UPDATE leadership SET origin = ?", (name,))
+        sqlite3.Connection.commit(made)
         made.execute("PRAGMA foreign_keys=ON")
         self._connections[name] = made
         return made

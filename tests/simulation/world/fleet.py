@@ -16,6 +16,7 @@ from fakes.orders import spec
 from resonator.jobspec import Budget
 from resonator_hub.database import DatabaseLost, DatabaseUnusable
 from resonator_hub.keeper import EVERY
+from resonator_hub.namesake import NameTaken
 from resonator_hub.rules import Rules
 from simulation.world import disk, faults, hearing, patches, process
 from simulation.world.box import Box
@@ -188,9 +189,8 @@ class World:
     def program_ended(self, host: Host, how: str, error: Exception | None) -> None:
         """A program has ended by itself."""
         self.watch.tell(f"{host.name} ends: {how}")
-        expected = (
-            host.disk.troubled or not host.wanted or isinstance(error, (DatabaseLost, DatabaseUnusable))
-        )
+        of_design = isinstance(error, (DatabaseLost, DatabaseUnusable, NameTaken))
+        expected = host.disk.troubled or not host.wanted or of_design
         if error is not None and not expected:
             self.watch.violated(f"{host.name} ends unexpectedly: {how}")
         elif how == "exit 4":

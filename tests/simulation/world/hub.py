@@ -16,6 +16,7 @@ from resonator_hub.hub import Hub, Identity
 from resonator_hub.inbox import Clock
 from resonator_hub.journal import Journal
 from resonator_hub.keeper import KEEP_S
+from resonator_hub.leadership import origin
 from resonator_hub.rules import Rules, began
 from simulation.world import disk
 from simulation.world.chance import stream
@@ -60,7 +61,7 @@ class SimulatedHub:
         journal = Journal(database)
         slots, rules = 2, began(journal) or self._rules
         session = journal.length() + int(1000 * Clock(not_before=journal.last_at()).now())
-        identity = Identity(SITE, self.name, session, slots, rules)
+        identity = Identity(SITE, self.name, session, slots, rules, origin=origin(database))
         backoff = Backoff(random=random.Random(self._random.random()))
         bus = MqttBus(
             f"mqtt://{CLOUD}:1883", client_id=f"hub-{self.name}", will=identity.will, backoff=backoff

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import resonator.bus.mqtt
 import resonator.bus.pull
+import resonator.client.client
 import resonator_hub.artifacts.stage
 import resonator_hub.hub
 import resonator_hub.inline
@@ -57,6 +58,7 @@ def in_place(
         patch.object(resonator_hub.artifacts.stage, "version", _version),
         # Small kernels are pulled in pieces, so that the world is not full of bytes.
         patch.object(resonator_hub.inline, "MAX_INLINE", 20_000),
+        patch.object(resonator.client.client, "MAX_INLINE", 20_000),
         patch.object(resonator.bus.pull, "MAX_CHUNK", 16_384),
         patch.dict(Keeper.__init__.__kwdefaults__, every=snapshot_every),
         # Defaults are bound when the modules are read.

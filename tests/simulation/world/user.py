@@ -5,30 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import zlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from resonator.bus import topics
 from resonator.bus.backoff import Backoff
 from resonator.bus.mqtt import MqttBus
-from resonator.bus.peer import Peer, Received
-from resonator.client.blobs import Blobs
-from resonator.errors import Refused, ResonatorError
+from resonator.client import Client
+from resonator.errors import BusUnreachable, ResonatorError
 from resonator.jobspec import TuningJob
-from resonator.messages import (
-    BlobRef,
-    HubState,
-    JobAccepted,
-    JobCancel,
-    JobList,
-    JobQuery,
-    JobState,
-    JobStatus,
-    JobSubmit,
-    Message,
-    Rejected,
-)
+from resonator.messages import JobAccepted, JobState, JobStatus, JobSubmit
 from simulation.world.chance import stream
 from simulation.world.host import Host
 from simulation.world.network import CLOUD
@@ -37,12 +23,12 @@ from simulation.world.process import Process
 if TYPE_CHECKING:
     from simulation.world.fleet import World
 
-M = TypeVar("M", bound=Message)
-ANSWER_S, LOOK_S, AGAIN_S = 10.0, 30.0, 20.0
+T = TypeVar("T")
+ANSWER_S, AGAIN_S = 10.0, 20.0
 
 
 class User:
-    """One user with one job, at the hub's broker or at a site's."""
+    """One user with one job and the real client, at the hub's broker or at a site's."""
 
     def __init__(
         self,
@@ -57,7 +43,6 @@ class User:
         self.world, self.name, self.job = world, name, f"job-{name}"
         self.host = Host(world, name, self.run)
         self.done = False
-        self._refused = False
         self._site = "local" if broker == CLOUD else broker
         self._broker = broker
         self._spec = spec
@@ -69,105 +54,71 @@ class User:
 
     async def run(self, process: Process) -> int:
         """Be a user until the job has ended and its bundle is here."""
-        bus = MqttBus(
-            f"mqtt://{self._broker}:1883",
-            client_id=f"user-{self.name}",
-            backoff=Backoff(random=random.Random(self._random.random())),
-        )
-        peer = Peer(bus, self.name)
-        blobs = Blobs(peer, self._site, self.name)
-        peer.on(HubState, _ignore)
-        peer.on(JobStatus, self._hear)
-        for late in (JobAccepted, JobList, Rejected):
-            peer.on(late, _ignore)  # the answer to a question that was given up meanwhile
-        await bus.subscribe(
-            *topics.for_client(self._site, self.name), topics.job_status(self._site, self.job)
-        )
-        async with bus:
-            serving = asyncio.ensure_future(peer.serve())
-            await asyncio.sleep(self._after_s)
-            while not self.done:
-                await self._submit(peer, blobs)
-                if self._cancel_after_s is not None:
-                    await asyncio.sleep(self._cancel_after_s)
-                    await self._ask(peer, JobCancel(job=self.job), JobStatus)
-                status = await self._end(peer)
-                self.done = status is not None and await self._fetch(blobs, status)
-            serving.cancel()
-            await asyncio.wait({serving})
+        await asyncio.sleep(self._after_s)
+        while not self.done:
+            await self._try()
         self.host.wanted = False
         return 0
 
-    async def _submit(self, peer: Peer, blobs: Blobs) -> None:
-        digest = hashlib.sha256(self._model).hexdigest()
-        packed = zlib.compress(self._model) if len(self._model) < 1000 else None
-        ref = BlobRef(digest=digest, size=len(self._model), data=packed)
-        request = JobSubmit(job=self.job, spec=self._spec, model=ref)
-        with blobs.offered(digest, self._model):
-            while not await self._ask(peer, request, JobAccepted):
-                await asyncio.sleep(AGAIN_S)
-        self._refused = False
-        self.world.watch.accepts(self.job)
-
-    async def _end(self, peer: Peer) -> JobStatus | None:
-        """Ask for the job until it has ended: a status that was published may be lost.
-
-        Return None if nobody knows it any more, since it was another hub, which is gone, that accepted it.
-        """
-        while not self._refused:
-            found = await self._ask(peer, JobQuery(job=self.job), JobList)
-            if found is not None and found.jobs[0].state.ended:
-                self._note(found.jobs[0])
-                return found.jobs[0]
-            await asyncio.sleep(LOOK_S)
-        return None
-
-    async def _fetch(self, blobs: Blobs, status: JobStatus) -> bool:
-        """Fetch the bundle; return whether it is here, or there is none."""
-        if status.bundle is None:
-            if status.state is JobState.SUCCEEDED:
-                self.world.watch.violated(f"{self.job} has succeeded without a bundle")
-            return True
-        path = self._folder / self.name
-        while not await self._pull(blobs, status.bundle, path):
+    async def _try(self) -> None:
+        try:
+            async with self._client() as client:
+                await self._have_it_tuned(client)
+        except ResonatorError as error:
+            self.world.watch.tell(f"{self.name} has no broker: {error}")
             await asyncio.sleep(AGAIN_S)
-            if self.world.watch.hubs > 1:
-                return False  # it may have been announced by a hub that is gone
+
+    def _client(self) -> Client:
+        url = f"mqtt://{self._broker}:1883"
+        backoff = Backoff(random=random.Random(self._random.random()))
+        bus = MqttBus(url, client_id=f"user-{self.name}", publish_timeout_s=ANSWER_S, backoff=backoff)
+        return Client(bus, broker=url, site=self._site, timeout=ANSWER_S, name=self.name)
+
+    async def _have_it_tuned(self, client: Client) -> None:
+        """Submit the job, see its end, fetch its bundle; begin anew if the hub that accepted it is gone."""
+        path = self._folder / self.name
+        while not self.done:
+            await self._patiently(lambda: self._submit(client))
+            self.world.watch.accepts(self.job)
+            if self._cancel_after_s is not None:
+                await asyncio.sleep(self._cancel_after_s)
+                await self._patiently(lambda: client.cancel(self.job))
+            status = await self._patiently(lambda: client.wait(self.job))
+            self.done = status is not None and self._is_over(status)
+            if status is not None and status.bundle is not None:
+                fetched = await self._patiently(lambda: client.fetch(self.job, path))
+                self.done = fetched is not None and self._is_bundle(path, fetched)
+
+    async def _submit(self, client: Client) -> JobAccepted:
+        """Submit the job by its one id, however often: `Client.submit` would make another id each time."""
+        with client._offered(self._model) as blob:
+            return await client._ask(JobSubmit(job=self.job, spec=self._spec, model=blob), JobAccepted)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """Ask until there is an answer; None if nobody knows the job any more."""
+        while True:
+            try:
+                return await ask()
+            except BusUnreachable as error:
+                self.world.watch.tell(f"{self.name} is not answered: {error}")
+            except ResonatorError as error:
+                self.world.refused(self.name, self.job, str(error))
+                if self.job in self.world.watch.accepted:
+                    return None
+            await asyncio.sleep(AGAIN_S)
+
+    def _is_over(self, status: JobStatus) -> bool:
+        watch = self.world.watch
+        watch.job_ended(self.job, status.state.value)
+        if status.state is JobState.FAILED and status.failure is None:
+            watch.violated(f"{self.job} has failed without a reason")
+        if status.state is JobState.SUCCEEDED and status.bundle is None:
+            watch.violated(f"{self.job} has succeeded without a bundle")
+        return True
+
+    def _is_bundle(self, path: Path, status: JobStatus) -> bool:
+        assert status.bundle is not None, "only bundles are fetched"
         if hashlib.sha256(path.read_bytes()).hexdigest() != status.bundle.digest:
             self.world.watch.violated(f"the bundle of {self.job} is not what was announced")
         path.unlink()
         return True
-
-    async def _pull(self, blobs: Blobs, bundle: BlobRef, path: Path) -> bool:
-        try:
-            await blobs.pull(bundle, path)
-        except ResonatorError as error:
-            self.world.watch.tell(f"{self.name} does not get the bundle: {error}")
-            return False
-        return True
-
-    async def _ask(self, peer: Peer, request: JobSubmit | JobQuery | JobCancel, answer: type[M]) -> M | None:
-        up, dn = topics.client_up(self._site, self.name), topics.client_dn(self._site, self.name)
-        try:
-            return await peer.request(up, request, answer, reply_to=dn, timeout=ANSWER_S, attempts=2)
-        except Refused as error:
-            self._refused = True
-            self.world.refused(self.name, self.job, str(error))
-        except ResonatorError as error:
-            self.world.watch.tell(f"{self.name} is not answered: {error}")
-        return None
-
-    async def _hear(self, received: Received) -> None:
-        status = received.message
-        assert isinstance(status, JobStatus)
-        if status.state.ended:
-            self._note(status)
-
-    def _note(self, status: JobStatus) -> None:
-        self.world.watch.job_ended(self.job, status.state.value)
-        if status.state is JobState.FAILED and status.failure is None:
-            self.world.watch.violated(f"{self.job} has failed without a reason")
-
-
-async def _ignore(received: Received) -> None:
-    """It is for others, or too late."""

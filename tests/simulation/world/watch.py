@@ -232,7 +232,9 @@ class Watch:
         self.turned_away.add(detail[detail.find(" for ") + 1 :] if detail.startswith("nobody") else detail)
         process = CURRENT.get()
         name = process.name if process else "nobody"
-        if why in UNHEARD_OF and self.hubs == 1 and not self.excused(name) and "the database" not in detail:
+        late = why == "unexpected" and topic.endswith("/dn/answer")  # whoever asked has given up
+        excused = late or self.excused(name) or "the database" in detail
+        if why in UNHEARD_OF and self.hubs == 1 and not excused:
             self.violated(f"{name} refuses ({why}) on {topic}: {detail}")
 
     # --- jobs ---------------------------------------------------------------------------------------------
