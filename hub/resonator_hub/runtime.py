@@ -170,7 +170,7 @@ class Runtime:
                 event = await work(command)
             except Exception as error:
                 self._disk = self._disk or unusable(error)
-                event = failed(command, error, self._inbox.now())
+                event = failed(command, self._disk or error, self._inbox.now())
         self._inbox.post(replace(event, cpu_s=meter.cpu_s))
 
     def _wake_at(self, at: float) -> None:
