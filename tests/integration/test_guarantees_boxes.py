@@ -18,7 +18,6 @@ from resonator_hub.broker.faults import Faults
 
 TRIALS = 8
 STEPS = (
-    ("window:open", "before", "1"),
     ("outbox", "after", "2"),
     ("acknowledged", "before", "1"),
     ("window:closed", "before", "1"),
