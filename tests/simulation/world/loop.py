@@ -36,6 +36,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """
 
     _ready: Any
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual time, in seconds since the world began."""
         return self._now
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Have something done next."""
@@ -56,13 +57,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Have something done in some seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Have something done at some time; what is due at the same time is done in the order of asking."""
@@ -87,7 +88,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task.add_done_callback(process.forget)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
         """Run a function at once: threads have no place where everything happens in order."""
         future: asyncio.Future[T] = self.create_future()
         try:
@@ -96,7 +99,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """There is one thread only."""
