@@ -186,10 +186,7 @@ class Watch:
         """Whether a run's result was turned away for a good reason."""
         candidate, epoch = self.pushes[serial]
         if f"{candidate} in window {epoch}" in self.turned_away:  # measured before
-            # Two hubs may both have asked for it, by the same names.
-            return self.hubs > 1 or any(
-                self.pushes[counted] == (candidate, epoch) for counted in self.journal
-            )
+            return any(self.pushes[counted] == (candidate, epoch) for counted in self.journal)
         return f"for {candidate} in {epoch}" in self.turned_away
 
     def committed(self, _events: int, _seconds: float) -> None:
