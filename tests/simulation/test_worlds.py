@@ -18,7 +18,7 @@ from simulation.world.fleet import design, run
 from simulation.world.shrink import shrink, story
 
 TESTS = Path(__file__).parents[1]
-SEEDS = 60
+SEEDS = 40
 CHUNK = 20
 
 
