@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from resonator_agent.attempts import FIRST_S, LONGEST_S, UNLINKED_S, Attempts
 
 
@@ -16,7 +18,7 @@ def test_a_message_is_repeated_ever_more_rarely() -> None:
             attempts.sent("a", at)
             sent.append(at)
     assert sent[:6] == [0, 10, 30, 70, 150, 310]
-    assert {later - earlier for earlier, later in zip(sent[6:], sent[7:], strict=False)} == {LONGEST_S}
+    assert {later - earlier for earlier, later in pairwise(sent[6:])} == {LONGEST_S}
 
 
 def test_after_a_broken_connection_everything_is_due_at_once() -> None:

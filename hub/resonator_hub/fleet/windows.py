@@ -138,9 +138,7 @@ class Windows:
             await asyncio.wait_for(sent, self._repeat_s)
         except (BusUnreachable, asyncio.TimeoutError) as error:
             epoch = self.granted(device)
-            log.warning(
-                "message not sent", type=message.wire, device=device, epoch=epoch, reason=str(error)
-            )
+            log.warning("message not sent", type=message.wire, device=device, epoch=epoch, reason=str(error))
 
     async def _on_opened(self, received: Received, message: WindowOpened) -> None:
         device, epoch = device_of(received), message.epoch
