@@ -59,7 +59,7 @@ async def site(broker: str, folder: Path) -> AsyncIterator[Site]:
             yield Site(folder, "embedded", f"mqtt://127.0.0.1:{free_port()}")
 
 
-@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
+@pytest.mark.parametrize("broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.nightly)])
 async def test_a_job_survives_kill_9_of_its_hub(broker: str, tmp_path: Path) -> None:
     model = tmp_path / "small.onnx"
     model.write_bytes(small_models.perceptron())
