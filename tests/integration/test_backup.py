@@ -218,7 +218,7 @@ def spoil(where: Path, twin: Path, name: str) -> None:
         shutil.copytree(where, unpacked)
     else:
         with tarfile.open(where) as archive:
-            archive.extractall(unpacked, filter="data")
+            archive.extractall(unpacked)
     data = bytearray((unpacked / name).read_bytes())
     data[len(data) // 2] ^= 1
     (unpacked / name).write_bytes(data)

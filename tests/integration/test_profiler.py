@@ -22,7 +22,8 @@ from resonator_agent.worker_process import Limits
 
 QUICK = Measure(number=2, repeat=3, min_repeat_ms=5, timeout_s=10.0)
 HURRIED = Measure(number=1, repeat=1, min_repeat_ms=0, timeout_s=0.5)
-MEMORY = 512 * 2**20
+MEMORY = 2**30
+"""More than the tests themselves ever hold: of a child that stays below that, the peak is not known."""
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ async def test_a_kernel_within_the_race_limit_is_timed_in_full(
         ("crash", FailureKind.KERNEL_CRASH, "SIGSEGV"),
         ("exit", FailureKind.KERNEL_CRASH, "exited with 7"),
         ("endless", FailureKind.KERNEL_TIMEOUT, "0.5 s"),
-        ("hog", FailureKind.KERNEL_MEMORY, "512 MiB"),
+        ("hog", FailureKind.KERNEL_MEMORY, "1024 MiB"),
     ],
 )
 async def test_a_bad_kernel_costs_itself_only(

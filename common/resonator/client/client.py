@@ -53,6 +53,8 @@ from resonator.trust.seal import Seal
 M = TypeVar("M", bound=Message)
 LOOK_S = 60.0
 """After how long without news of a job that is followed the hub is asked, in seconds."""
+ATTEMPTS = 3
+"""How often a question is put before the hub counts as gone: two messages in a row may well be lost."""
 _PULL_RATE = 64 * 1024
 """Bytes a second, half of 1 Mbit/s, that a hub must at least pull while it considers a submission."""
 
@@ -289,7 +291,7 @@ class Client:
                 answer,
                 reply_to=topics.client_dn(self.site, self._name),
                 timeout=self.timeout,
-                attempts=2 + round(pulled / _PULL_RATE / self.timeout),
+                attempts=ATTEMPTS + round(pulled / _PULL_RATE / self.timeout),
             )
         except BusUnreachable as error:
             raise BusUnreachable(f"the hub does not answer: {error}") from None
