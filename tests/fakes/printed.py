@@ -56,3 +56,10 @@ async def run(command: Sequence[str], home: Path) -> str:
         await process.wait()
     assert code == 0, said.read_text()
     return said.read_text()
+
+
+def refusals(said: str) -> list[str]:
+    """Return the lines that tell of refused messages; a repetition that comes late is nobody's fault."""
+    return [
+        line for line in said.splitlines() if "message refused" in line and "why='stale epoch'" not in line
+    ]
